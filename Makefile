@@ -1,0 +1,36 @@
+# Two commands on a fresh machine do everything: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test lint docs bench install
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: install ## run the whole pipeline on scanned digits and write runs/digits/report/report.html
+	$(BIN)/cgankd run digits --out runs/digits
+
+test: install lint ## every check: format, types, import contracts, tests
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: install ## format check, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: install ## rewrite docs/cli.md and the preset table from the code
+	$(BIN)/python docs/build.py
+
+bench: install ## measure every speed and quality claim of the README
+	$(BIN)/python -m benchmarks
+
+install: .venv/installed ## make .venv with everything in it
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	touch $@

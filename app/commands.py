@@ -1,0 +1,247 @@
+"""What every command does, as plain functions that a notebook can call.
+
+Each takes plain values and a console, and returns what `--json` prints.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from app.console import Console
+from app.engine import Backend
+from shardset.errors import BadInput, ReleaseError
+
+Result = dict[str, Any]
+
+
+def run(
+    recipe: str,
+    *,
+    console: Console,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: Backend = "processes",
+    redo: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Result:
+    """What the report says of the whole pipeline, run or continued in `out`."""
+    from app import pipeline
+    from app.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / resolved.name
+    if dry_run:
+        from app.estimate import dry_run as estimated
+
+        return estimated(resolved, folder, device=device, workers=workers, console=console)
+    with pipeline.opened(
+        folder,
+        resolved,
+        console=console,
+        device=device,
+        workers=workers,
+        backend=backend,
+        redo=redo,
+    ) as ctx:
+        return pipeline.run_all(ctx)
+
+
+def stage(
+    name: str,
+    run: Path,
+    *,
+    console: Console,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: Backend = "processes",
+    redo: Sequence[str] = (),
+) -> Result:
+    """The facts of one stage of a run folder; `recipe` begins a new folder."""
+    from app import pipeline
+
+    resolved = pipeline.recipe_of_run(run, recipe, overrides)
+    with pipeline.opened(
+        run,
+        resolved,
+        console=console,
+        device=device,
+        workers=workers,
+        backend=backend,
+        redo=redo,
+    ) as ctx:
+        return pipeline.run_stage(ctx, name)
+
+
+def select(
+    run: Path,
+    *,
+    console: Console,
+    name: str = "cgan-kd",
+    overrides: Sequence[str] = (),
+    redo: Sequence[str] = (),
+) -> Result:
+    """How many samples a policy keeps and why it drops the others, from the score table alone."""
+    from app import pipeline
+    from app.selections import select_one
+
+    resolved = pipeline.recipe_of_run(run, None, overrides)
+    with pipeline.opened(run, resolved, console=console, redo=redo) as ctx:
+        facts = select_one(ctx, name)
+    console.note(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}")
+    return facts
+
+
+def release(run: Path, *, console: Console, version: str, selection: str, rejected: bool) -> Result:
+    """Where the release of a selection lies and what it holds."""
+    from app import pipeline, releasing
+
+    resolved = pipeline.recipe_of_run(run, None, ())
+    with pipeline.opened(run, resolved, console=console) as ctx:
+        facts = releasing.build(ctx, version, selection, rejected)
+    console.note(f"{facts['folder']}: {facts['accepted']:,} images, {facts['bytes']:,} bytes")
+    console.note(f"check it with: cgankd verify {facts['folder']}")
+    return facts
+
+
+def verify(path: Path, *, console: Console) -> Result:
+    """That nothing in a release, or in a run's pool and releases, was changed; else `ReleaseError`
+    with what was.
+    """
+    from shardset.manifest import MANIFEST, write_pool_manifest
+    from shardset.plan import read_plan
+    from shardset.verify import verify_release
+
+    if (path / MANIFEST).is_file():
+        folders = [path]
+    elif (path / "recipe.yaml").is_file():
+        folders = sorted(p for p in (path / "release").glob("v*") if p.is_dir())
+        if (path / "pool" / "plan.json").is_file():
+            write_pool_manifest(path / "pool", read_plan(path / "pool" / "plan.json"))
+            console.note(f"{path / 'pool'}: every shard is as its marker says")
+    else:
+        raise BadInput(f"{path} is neither a release nor a run folder; give one of the two")
+    for folder in folders:
+        problems = verify_release(folder)
+        for problem in problems:
+            console.note(problem)
+        if problems:
+            raise ReleaseError(f"{folder} is not as its manifest says: {len(problems)} problems")
+        console.note(f"{folder}: every file is as its manifest says")
+    return {"verified": [str(folder) for folder in folders]}
+
+
+def info(path: Path, *, console: Console) -> Result:
+    """What a run or release folder holds."""
+    from shardset.manifest import MANIFEST
+    from shardset.release import release_facts
+    from shardset.run_folder import STAGES, RunFolder
+
+    if (path / MANIFEST).is_file():
+        facts = {
+            k: str(v) if isinstance(v, Path) else v for k, v in asdict(release_facts(path)).items()
+        }
+        console.table(str(path), ["", ""], [[k, str(v)] for k, v in facts.items()])
+        return facts
+    if not (path / "recipe.yaml").is_file():
+        raise BadInput(f"{path} is neither a run nor a release folder")
+    run = RunFolder.open(path)
+    done = {
+        stage: (run.path / stage).is_dir() and any((run.path / stage).iterdir()) for stage in STAGES
+    }
+    seconds = run.facts().get("seconds", {})
+    console.table(
+        str(path),
+        ["stage", "begun", "seconds"],
+        [[stage, "yes" if begun else "no", seconds.get(stage)] for stage, begun in done.items()],
+    )
+    return {"stages": done, "run": run.facts()}
+
+
+def recipes(*, console: Console, name: str | None = None) -> Result:
+    """The presets, or the YAML of one."""
+    from app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
+
+    if name is not None:
+        recipe = load_recipe(name)
+        console.text(preset_text(name) if name in preset_names() else recipe_yaml(recipe))
+        return recipe.model_dump(mode="json")
+    presets = {preset: load_recipe(preset) for preset in preset_names()}
+    console.table(
+        "presets",
+        ["name", "source", "generator", "teacher", "student"],
+        [
+            [
+                preset,
+                r.source,
+                f"{r.generator.network.network} {r.generator.network.width}",
+                r.teacher.weights or f"{r.teacher.training.network} ({r.teacher.data})",
+                r.student.training.network,
+            ]
+            for preset, r in presets.items()
+        ],
+    )
+    return {preset: recipe.model_dump(mode="json") for preset, recipe in presets.items()}
+
+
+def doctor(*, console: Console) -> Result:
+    """What this machine has for a run."""
+    from importlib.util import find_spec
+
+    import torch
+
+    from app.context import machine_facts
+
+    facts: Result = {
+        **machine_facts(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "free_bytes": shutil.disk_usage(".").free,
+        "extras": {name: find_spec(name) is not None for name in ("faiss", "ray", "h5py")},
+    }
+    rows = [[name, str(value)] for name, value in facts.items() if name != "libraries"]
+    rows += [[name, version] for name, version in facts["libraries"].items()]
+    console.table("this machine", ["", ""], rows)
+    return facts
+
+
+def train_student(
+    dataset: str,
+    student: str,
+    out: Path,
+    *,
+    console: Console,
+    real: str,
+    method: str,
+    overrides: Sequence[str],
+    seed: int,
+    device: str,
+) -> Result:
+    """Figures of one student trained from a release; its weights lie in `out`."""
+    from app.from_release import train
+
+    return train(
+        Path(dataset),
+        student,
+        out,
+        console=console,
+        real=real,
+        method=method,
+        overrides=overrides,
+        seed=seed,
+        device=device,
+    )
+
+
+def evaluate(
+    model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
+) -> Result:
+    """A trained network's accuracy on the test images of a source."""
+    from app.from_release import evaluate as measured
+
+    return measured(model, source, console=console, overrides=overrides, device=device)

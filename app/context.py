@@ -1,0 +1,220 @@
+"""What every stage of one run shares: folder, recipe, images, device, workers, console."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from app.console import Console
+from app.engine import Backend, map_jobs
+from app.recipe import Recipe, recipe_yaml
+from shardset.errors import BadInput
+from shardset.files import atomic_path, write_bytes
+from shardset.run_folder import RunFolder
+from shardset.sources import RealImages, read_source
+from shardset.splits import RealData, split_reals
+from student.teacher import Teacher, load_teacher
+
+Precision = Literal["float32", "bfloat16"]
+Facts = dict[str, Any]
+
+
+@dataclass
+class Context:
+    """One run in one process; images are read once, when first asked for."""
+
+    run: RunFolder
+    recipe: Recipe
+    device: torch.device
+    console: Console
+    workers: int = 1
+    backend: Backend = "processes"
+    redo: set[str] = field(default_factory=set)
+
+    @cached_property
+    def reals(self) -> RealImages:
+        """The source's images, all of them resized alike."""
+        shape = self.recipe.image
+        return read_source(
+            self.recipe.source,
+            size=shape.size,
+            channels=shape.channels,
+            columns=self.recipe.columns,
+        )
+
+    @cached_property
+    def data(self) -> RealData:
+        """The images in their splits."""
+        return RealData(
+            self.reals, split_reals(self.reals, self.recipe.budget, seed=self.recipe.seed)
+        )
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.reals.space.count
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads of the training stages: the recipe's, else the number recorded by this run."""
+        recorded = self.run.facts().get("threads")
+        return self.recipe.threads or recorded or os.cpu_count() or 1
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The recipe's precision; `auto` is bfloat16 where the device computes in it."""
+        return resolve_precision(self.recipe.precision, self.device, self.reals.pixels.shape[-1])
+
+    @cached_property
+    def real_fields(self) -> dict[str, Any]:
+        """What identifies the labelled images a stage may use."""
+        return {
+            "reals": self.reals.fingerprint,
+            "split_seed": self.recipe.seed,
+            "budget": self.recipe.budget.model_dump(mode="json"),
+        }
+
+    @cached_property
+    def compute_fields(self) -> dict[str, Any]:
+        """What changes the last bits of every float: device type, precision, threads."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "threads": self.threads,
+        }
+
+    @property
+    def teacher_loader(self) -> Callable[[], Teacher]:
+        """A function without arguments, for this or a worker process, that loads the teacher."""
+        recipe = self.recipe.teacher
+        _, channels, size, _ = self.reals.pixels.shape
+        return partial(
+            load_teacher,
+            recipe.weights or str(self.run.teacher),
+            outputs=self.classes,
+            channels=channels,
+            size=size,
+            network=recipe.training.network,
+            mean=recipe.mean,
+            std=recipe.std,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    @property
+    def network_facts(self) -> Facts:
+        """What `config.json` says beside a network's weights, for whoever uses them elsewhere."""
+        return {
+            "label_space": self.reals.space.model_dump(mode="json"),
+            "input_range": [-1, 1],
+        }
+
+    def is_done(self, stage: str, fields: Facts) -> bool:
+        """Whether a stage's marker matches; a stage that `--redo` names is dropped first, once."""
+        name = stage.split("/")[0]
+        if name in self.redo:
+            self.redo.discard(name)
+            self.run.drop_stage(name)
+        return self.run.stage_is_done(stage, fields)
+
+    def finish(self, stage: str, fields: Facts, facts: Facts) -> None:
+        """Marks a stage as done; the recipe that it followed is now the run's."""
+        self.run.finish_stage(stage, fields, facts)
+        self.write_recipe()
+
+    def write_recipe(self) -> None:
+        """Writes the resolved recipe, as run."""
+        write_bytes(self.run.path / "recipe.yaml", recipe_yaml(self.recipe).encode())
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        jobs: Sequence[Any],
+        name: str,
+        sizes: Sequence[int] | None = None,
+    ) -> list[Any]:
+        """A function's results over jobs, in their order, on worker processes of one thread each.
+
+        `sizes` says what the progress line counts of each job: its samples, say.
+        """
+        sizes = sizes or [1] * len(jobs)
+        with self.console.task(name) as progress:
+            finished = 0
+
+            def on_done(index: int, _result: Any) -> None:
+                nonlocal finished
+                finished += sizes[index]
+                progress(finished, sum(sizes), {})
+
+            progress(0, sum(sizes), {})
+            return map_jobs(
+                function, jobs, workers=self.workers, backend=self.backend, on_done=on_done
+            )
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes a NumPy file atomically."""
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes `metrics.jsonl`, one line a row."""
+    lines = "".join(json.dumps(dict(row), sort_keys=True) + "\n" for row in rows)
+    write_bytes(folder / "metrics.jsonl", lines.encode())
+
+
+def open_device(name: str) -> torch.device:
+    """The device of `auto`, `cpu` or `cuda`; `BadInput` where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("--device cuda: this machine has no CUDA device; use --device cpu")
+    if name not in ("cpu", "cuda"):
+        raise BadInput(f"--device {name}: expected auto, cpu or cuda")
+    return torch.device(name)
+
+
+def resolve_precision(
+    asked: Literal["auto", "float32", "bfloat16"], device: torch.device, size: int
+) -> Precision:
+    """`auto` is bfloat16 where the device computes in it and images are over 16 px."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    # Tiny images are bound by overhead, not arithmetic: casting only adds to it.
+    return "bfloat16" if size > 16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def machine_facts() -> dict[str, Any]:
+    """Machine, library and code versions for the run's record."""
+    from importlib.metadata import version
+
+    packages = ("torch", "numpy", "datasets", "huggingface_hub", "webdataset", "pyarrow", "Pillow")
+    return {
+        "version": version("cgan-kd"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "libraries": {name: version(name) for name in packages},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the clone this package is installed from, if it is one."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    result = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or None

@@ -1,0 +1,128 @@
+"""What a run would take: every network is timed for a few steps, nothing is kept."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from app.console import Console, duration
+from app.context import Context, Facts, open_device
+from app.pipeline import describe
+from app.recipe import Recipe, recipe_yaml
+from generator.train import train_generator
+from shardset.run_folder import RunFolder
+from student.arms import ARMS
+from student.batches import TrainingData
+from student.train import StudentTraining, train_network
+
+FEW, MORE = 3, 13  # steps; the difference leaves out what happens once
+PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs
+TAR_BYTES = 4 * 512 + 512  # headers and padding of one sample's three members
+ROW_BYTES = 64
+
+
+def dry_run(
+    recipe: Recipe, folder: Path, *, device: str, workers: int | None, console: Console
+) -> Facts:
+    """The resolved recipe with estimated seconds and bytes of a run that is not started."""
+    ctx = Context(
+        run=RunFolder(folder),
+        recipe=recipe,
+        device=open_device(device),
+        console=console,
+        workers=workers or os.cpu_count() or 1,
+    )
+    describe(ctx)
+    seconds = _seconds(ctx)
+    _, channels, size, _ = ctx.reals.pixels.shape
+    samples = recipe.pool.per_label * ctx.classes
+    sample_bytes = channels * size * size
+    # Pool, decoded copy for the students, release; scores beside them.
+    disk = samples * (TAR_BYTES + sample_bytes * (1 + 2 * PNG_SHARE) + ROW_BYTES + 2 * ctx.classes)
+    total = sum(seconds.values())
+    console.text(recipe_yaml(recipe))
+    console.table(
+        "estimate", ["stage", "time"], [[name, duration(value)] for name, value in seconds.items()]
+    )
+    console.note(
+        f"about {duration(total)} and {disk / 1e6:,.0f} MB in {folder}; nothing was written"
+    )
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "seconds": seconds,
+        "total_seconds": total,
+        "bytes": round(disk),
+    }
+
+
+def _seconds(ctx: Context) -> dict[str, float]:
+    recipe, data = ctx.recipe, ctx.data
+    reals = TrainingData(real_pixels=data.train_pixels, real_labels=data.train_labels)
+    before = torch.get_num_threads()
+    torch.set_num_threads(ctx.threads)
+    try:
+        teacher = _step_seconds(ctx, reals, recipe.teacher.training)
+        generator = _generator_step_seconds(ctx)
+        torch.set_num_threads(1)
+        student = _step_seconds(ctx, reals, recipe.student.training)
+    finally:
+        torch.set_num_threads(before)
+    steps = max(recipe.student.steps)
+    computed = [ARMS[arm].compute for arm in recipe.arms]
+    searched = len(recipe.student.learning_rates) * recipe.student.search_seeds
+    rest = len(recipe.seeds) - recipe.student.search_seeds
+    runs = float(sum(computed) * (searched + max(rest, 0)))
+    runs += searched * (sum(recipe.student.steps) / steps - 1)  # no-kd's other candidates
+    return {
+        "teacher": 0.0 if recipe.teacher.weights else teacher * recipe.teacher.training.steps,
+        "generator": generator * recipe.generator.training.iterations,
+        # A pool sample costs about a third of a training image: forwards of two networks.
+        "pool, ratio and scores": 3
+        * recipe.pool.per_label
+        * ctx.classes
+        * (generator / recipe.generator.training.batch + teacher / recipe.teacher.training.batch)
+        / 3,
+        "students": student * steps * runs / ctx.workers,
+    }
+
+
+def _step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -> float:
+    def timed(steps: int) -> float:
+        start = time.perf_counter()
+        train_network(
+            data,
+            training.model_copy(update={"steps": steps, "distillation": None}),
+            outputs=ctx.classes,
+            seed=0,
+            device=ctx.device,
+            precision=ctx.precision,
+        )
+        return time.perf_counter() - start
+
+    timed(FEW)
+    return max(timed(MORE) - timed(FEW), 0.0) / (MORE - FEW)
+
+
+def _generator_step_seconds(ctx: Context) -> float:
+    def timed(steps: int) -> float:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            train_generator(
+                ctx.data.train_pixels,
+                ctx.data.train_labels,
+                ctx.classes,
+                ctx.recipe.generator.network,
+                ctx.recipe.generator.training,
+                folder=Path(folder),
+                seed=0,
+                device=ctx.device,
+                precision=ctx.precision,
+                threads=ctx.threads,
+                stop_after=steps,
+            )
+        return time.perf_counter() - start
+
+    timed(FEW)
+    return max(timed(MORE) - timed(FEW), 0.0) / (MORE - FEW)

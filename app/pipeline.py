@@ -1,0 +1,149 @@
+"""Opens a run and takes it through its stages."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app import releasing, reporting, stages
+from app.advice import advise
+from app.console import Console
+from app.context import Context, Facts, machine_facts, open_device
+from app.engine import Backend
+from app.recipe import Recipe, load_recipe
+from app.selections import select_all
+from app.students import ArmSearch, write_arrays
+from shardset.errors import BadInput
+from shardset.run_folder import STAGES, RunFolder
+
+VERSION = "v1.0.0"
+
+
+@contextmanager
+def opened(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    console: Console,
+    device: str = "auto",
+    workers: int | None = None,
+    backend: Backend = "processes",
+    redo: Sequence[str] = (),
+) -> Iterator[Context]:
+    """A run folder under lock, made where it is not there; what it was opened with is recorded.
+
+    A new folder is made only after the source's images were read and split as the recipe asks.
+    """
+    for stage in redo:
+        if stage not in STAGES:
+            raise BadInput(f"--redo {stage}: no such stage; the stages are {', '.join(STAGES)}")
+    ctx = Context(
+        run=RunFolder(folder),
+        recipe=recipe,
+        device=open_device(device),
+        console=console,
+        workers=workers or os.cpu_count() or 1,
+        backend=backend,
+        redo=set(redo),
+    )
+    if not (folder / "recipe.yaml").is_file():
+        describe(ctx)
+        RunFolder.open(folder, create=True)
+    with ctx.run.lock():
+        if not (folder / "recipe.yaml").is_file():
+            ctx.write_recipe()
+        ctx.run.record(threads=ctx.threads, device=ctx.device.type, **machine_facts())
+        torch.set_num_threads(ctx.threads)
+        yield ctx
+
+
+def recipe_of_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe a run folder was made with, or the named one for a folder that is new."""
+    own = folder / "recipe.yaml"
+    if recipe is not None:
+        return load_recipe(recipe, overrides)
+    if not own.is_file():
+        raise BadInput(f"{folder} is no run folder; begin one with --recipe NAME or `cgankd run`")
+    return load_recipe(str(own), overrides)
+
+
+def describe(ctx: Context) -> None:
+    """Says what the source holds: rejected images are named, oblong ones counted."""
+    reals, split = ctx.reals, ctx.data.split
+    _, channels, size, _ = reals.pixels.shape
+    ctx.console.note(
+        f"{ctx.recipe.source}: {len(reals.labels):,} images, {reals.space.count} classes, "
+        f"{size} px, {'grey' if channels == 1 else 'colour'}; {len(split.train):,} train, "
+        f"{len(split.validation):,} validation, {len(split.outside):,} beyond the budget, "
+        f"{len(split.test):,} test"
+    )
+    for image in reals.rejected[:5]:
+        ctx.console.note(f"left out: {image.id}: {image.reason}")
+    if len(reals.rejected) > 5:
+        ctx.console.note(f"left out: {len(reals.rejected) - 5} more, all in run.json")
+    if reals.cropped:
+        ctx.console.note(f"cropped to their centre square: {reals.cropped:,} images")
+
+
+def run_all(ctx: Context) -> Facts:
+    """Every stage in order; what the report says."""
+    timed = Stopwatch(ctx)
+    timed("teacher", stages.train_teacher)
+    timed("generator", stages.train_gan)
+    timed("pool", stages.produce)
+    ratio = timed("ratio", stages.fit_density_ratio)
+    for problem in ratio["problems"]:
+        ctx.console.note(f"density ratio refused: {problem}")
+    timed("scores", stages.score)
+    timed("selections", select_all)
+    release = timed("release", lambda c: releasing.build(c, VERSION, "cgan-kd", False))
+    search = ArmSearch(ctx, write_arrays(ctx))
+    timed("search", lambda c: search.run())
+    advice = advise(search.validation(), ctx.recipe, len(ctx.data.split.validation))
+    for line in advice:
+        ctx.console.note(line)
+    arms = timed("students", lambda c: search.train_all())
+    facts = timed("report", lambda c: reporting.write(c, arms, advice))
+    ctx.console.note(f"release {release['folder']}: {release['accepted']:,} images")
+    ctx.console.note(f"report {ctx.run.report / 'report.html'}")
+    return facts
+
+
+def run_stage(ctx: Context, name: str) -> Facts:
+    """One stage of a run; the stages before it must be done."""
+    if name == "report":
+        search = ArmSearch(ctx, write_arrays(ctx))
+        search.run()
+        advice = advise(search.validation(), ctx.recipe, len(ctx.data.split.validation))
+        return reporting.write(ctx, search.train_all(), advice)
+    work: Callable[[Context], Facts] = {
+        "teacher": stages.train_teacher,
+        "generator": stages.train_gan,
+        "pool": stages.produce,
+        "ratio": stages.fit_density_ratio,
+        "scores": stages.score,
+    }[name]
+    facts = Stopwatch(ctx)(name, work)
+    if name == "ratio":
+        stages.require_ratio(facts)
+    return facts
+
+
+class Stopwatch:
+    """Runs stages and adds their seconds to run.json, so that resumed runs add up."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+
+    def __call__(self, name: str, work: Callable[[Context], Any]) -> Any:
+        start = time.monotonic()
+        try:
+            return work(self.ctx)
+        finally:
+            seconds = self.ctx.run.facts().get("seconds", {})
+            spent = seconds.get(name, 0.0) + time.monotonic() - start
+            self.ctx.run.record(seconds={**seconds, name: round(spent, 2)})

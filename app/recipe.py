@@ -1,0 +1,226 @@
+"""A recipe: every setting of a run in one strict, frozen record."""
+
+import copy
+import difflib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curation.fit_ratio import RatioConfig
+from curation.policy import Policy
+from generator.config import GeneratorConfig, GeneratorTraining
+from shardset.errors import RecipeError
+from shardset.sources import SourceColumns
+from shardset.splits import Budget
+from student.arms import ARMS
+from student.train import StudentTraining
+
+
+class Record(BaseModel):
+    """Unknown keys, wrong types and changes after reading are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ImageShape(Record):
+    """Size and channels of every image; what is not given is taken from the source."""
+
+    size: int | None = Field(None, ge=8, description="pixels a side")
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour")
+
+
+class TeacherRecipe(Record):
+    """The strong network: trained here, or loaded."""
+
+    data: Literal["budget", "all"] = Field(
+        "budget",
+        description="`budget`: trained on the labelled budget; `all`: on every training image "
+        "(a strong network exists, the images at hand are few)",
+    )
+    weights: str | None = Field(
+        None, description="a teacher of your own: a checkpoint, a .pt2 file or module:function"
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, description="channel means your teacher's inputs were normalised with, on [0, 1]"
+    )
+    std: tuple[float, ...] | None = Field(None, description="the standard deviations beside them")
+    training: StudentTraining
+
+
+class GeneratorRecipe(Record):
+    """The conditional GAN and how it is trained."""
+
+    network: GeneratorConfig
+    training: GeneratorTraining
+
+
+class PoolRecipe(Record):
+    """How many samples are produced, and in what portions."""
+
+    per_label: int = Field(gt=0, description="samples of each label in the first round")
+    shard_size: int = Field(1000, gt=0, description="samples in a shard")
+    batch: int = Field(250, gt=0, description="the one recorded batch size; batches are padded")
+    max_factor: float = Field(
+        3.0, ge=1, description="a starving label is topped up to at most this many per_label"
+    )
+
+
+class StudentRecipe(Record):
+    """The small network, and the settings every arm shares."""
+
+    training: StudentTraining
+    init: Literal["scratch", "no-kd"] = Field(
+        "scratch",
+        description="arms with generated images start anew (the paper's first version) or from "
+        "the no-kd student (its final one)",
+    )
+    steps: tuple[int, ...] = Field(
+        min_length=1, description="candidates; no-kd's validation chooses, then all arms share it"
+    )
+    learning_rates: tuple[float, ...] = Field(
+        min_length=1, description="candidates; each arm's own validation chooses"
+    )
+    search_seeds: int = Field(2, ge=1, description="seeds averaged in both choices")
+
+
+class Recipe(Record):
+    """Everything a run does; `cgankd run` writes the resolved one to `recipe.yaml`."""
+
+    format_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    task: Literal["classification"]
+    source: str = Field(description="digits, idx:FOLDER, imagefolder:FOLDER or hf:ID[@revision]")
+    columns: SourceColumns = SourceColumns()
+    image: ImageShape = ImageShape()
+    budget: Budget
+    seed: int = Field(0, ge=0, description="split, teacher, generator, pool and ratio draw from it")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one student per seed and arm")
+    threads: int | None = Field(
+        None, ge=1, description="threads of the training stages; this machine's cores if not given"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    teacher: TeacherRecipe
+    generator: GeneratorRecipe
+    pool: PoolRecipe
+    ratio: RatioConfig = RatioConfig()
+    policy: Policy = Policy()
+    student: StudentRecipe
+    arms: tuple[str, ...] = tuple(ARMS)
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> "Recipe":
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"unknown arm {arm!r}{nearest(arm, ARMS)}")
+        if "no-kd" not in self.arms:
+            raise ValueError("arms must contain no-kd: its validation chooses everyone's steps")
+        return self
+
+
+def nearest(name: str, valid: Sequence[str] | Any) -> str:
+    """`; did you mean X?` with the closest valid name, or the list of valid ones."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; valid: {', '.join(valid)}"
+
+
+def preset_names() -> list[str]:
+    """The names of the recipes inside the package."""
+    folder = resources.files("app") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name != "__init__.py")
+
+
+def preset_text(name: str) -> str:
+    """The YAML text of a recipe inside the package."""
+    return (resources.files("app") / "recipes" / f"{name}.yaml").read_text("utf-8")
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a preset or a YAML file with `path=value` overrides applied.
+
+    Raises `RecipeError` that names the key, what was given and the nearest valid name.
+    """
+    if name_or_path in preset_names():
+        text = preset_text(name_or_path)
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text("utf-8")
+    else:
+        raise RecipeError(
+            f"no recipe {name_or_path!r}: neither a file nor a preset"
+            f"{nearest(name_or_path, preset_names())}"
+        )
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{name_or_path} must be a mapping of recipe fields")
+    return recipe_of(with_overrides(data, overrides), name_or_path)
+
+
+def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of plain data with `path=value` overrides applied; values are read as YAML."""
+    data = copy.deepcopy(data)
+    for override in overrides:
+        _apply_override(data, override)
+    return data
+
+
+def recipe_of(data: dict[str, Any], where: str) -> Recipe:
+    """The checked recipe of plain data; `where` names it in errors."""
+    try:
+        # Strict JSON mode: lists are tuples, but "3" is not 3 and 3.5 is not an integer.
+        return Recipe.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise RecipeError(f"recipe {where}: {_first_problem(error)}") from error
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML text, in the order of its fields."""
+    return yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise RecipeError(f"--set {override!r} is not path=value, like policy.rho=0.8")
+    *parents, last = path.split(".")
+    for depth, name in enumerate(parents):
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise RecipeError(f"--set {path}: {'.'.join(parents[: depth + 1])} has no fields")
+    try:
+        data[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {path}: {text!r} is not a YAML value") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: the key, what was wrong with it, and the nearest valid name."""
+    problem = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(problem["loc"][:-1])
+        return f"unknown key {path}{nearest(str(problem['loc'][-1]), valid)}"
+    given = "" if problem["type"] == "missing" else f", got {problem['input']!r}"[:80]
+    message = problem["msg"].removeprefix("Value error, ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{path + ': ' if path else ''}{message}{given if path else ''}{more}"
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    """The field names of the record that a location of `Recipe` leads to."""
+    record: Any = Recipe
+    for part in location:
+        field = record.model_fields.get(part) if hasattr(record, "model_fields") else None
+        if field is None:
+            break
+        options = getattr(field.annotation, "__args__", (field.annotation,))
+        record = next((o for o in options if hasattr(o, "model_fields")), record)
+    return list(record.model_fields)

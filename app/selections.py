@@ -1,0 +1,109 @@
+"""From scores to the arms' selections, topping the pool up where a label starves."""
+
+import math
+from collections.abc import Mapping
+
+from app.context import Context, Facts
+from app.stages import produce, score
+from curation.policy import Policy
+from curation.selection import Scores, Selection, select
+from shardset.files import sha256_file
+from shardset.identity import uniforms
+from shardset.plan import Plan, read_plan
+from shardset.tables import read_numbered, write_table
+
+SCORE_COLUMNS = ("key", "label", "density_ratio", "teacher_label", "teacher_error", "status")
+TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
+
+
+def arm_policies(policy: Policy) -> dict[str, Policy]:
+    """The named selections that arms train from, each the recipe's policy with parts left out."""
+    raw = {"subsample": "none", "filter": "none", "relabel": False}
+    return {
+        "raw": policy.model_copy(update=raw),
+        "subsampled": policy.model_copy(update={"filter": "none", "relabel": False}),
+        "filtered": policy.model_copy(update={"filter": "quantile", "relabel": False}),
+        "relabelled": policy.model_copy(update={"filter": "none", "relabel": True}),
+        "cgan-kd": policy,
+    }
+
+
+def select_all(ctx: Context) -> Facts:
+    """Facts of every arm's selection; the pool grows until each has its quota or may not grow."""
+    policies = arm_policies(effective_policy(ctx))
+    while True:
+        table, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
+        chosen = {name: decide(table, plan, policy) for name, policy in policies.items()}
+        wanted = _top_up(ctx, plan, list(chosen.values()))
+        if not wanted:
+            break
+        names = ", ".join(ctx.reals.space.display(label) for label in wanted)
+        ctx.console.note(f"topping up {sum(wanted.values()):,} samples of {names}")
+        produce(ctx, more=wanted)
+        score(ctx)
+    for name, selection in chosen.items():
+        write_selection(ctx, name, policies[name], selection)
+        for label, missing in selection.shortfall.items():
+            ctx.console.note(
+                f"{name}: {ctx.reals.space.display(label)} is {missing} short of its quota; raise "
+                "pool.max_factor or policy.accept, or lower policy.quota"
+            )
+    return {name: selection.counts() for name, selection in chosen.items()}
+
+
+def select_one(ctx: Context, name: str) -> Facts:
+    """Counts of one selection by the recipe's policy; reads the score table alone."""
+    policies = arm_policies(effective_policy(ctx))
+    policy = policies.get(name, policies["cgan-kd"])
+    plan = read_plan(ctx.run.pool / "plan.json")
+    selection = decide(read_scores(ctx), plan, policy)
+    write_selection(ctx, name, policy, selection)
+    return selection.counts()
+
+
+def effective_policy(ctx: Context) -> Policy:
+    """The recipe's policy; without subsampling where the density ratio was refused."""
+    policy = ctx.recipe.policy
+    if ctx.run.stage_facts("ratio")["problems"]:
+        return policy.model_copy(update={"subsample": "none"})
+    return policy
+
+
+def read_scores(ctx: Context) -> Scores:
+    """The score table's columns that a policy may read."""
+    table = read_numbered(ctx.run.scores, SCORE_COLUMNS)
+    return Scores.from_table(table)
+
+
+def decide(scores: Scores, plan: Plan, policy: Policy) -> Selection:
+    """One decision with a reason for every pool sample; the uniform number is the key's own."""
+    numbers = uniforms(plan.seed, 0, plan.count, "accept")
+    return select(scores, policy, numbers, in_first_round=plan.in_first_round(scores.key))
+
+
+def write_selection(ctx: Context, name: str, policy: Policy, selection: Selection) -> str:
+    """The sha256 of the selection table written under this name."""
+    path = ctx.run.selections / f"{name}.parquet"
+    fields = {
+        "scores": ctx.run.stage_facts("scores")["sha256"],
+        "policy": policy.model_dump(mode="json"),
+    }
+    stage = f"selections/{name}"
+    if not (ctx.is_done(stage, fields) and path.is_file()):
+        metadata = {**fields, "fitted": selection.fitted}
+        write_table(path, selection.table(), metadata)
+        ctx.finish(stage, fields, {"sha256": sha256_file(path), **selection.counts()})
+    return sha256_file(path)
+
+
+def _top_up(ctx: Context, plan: Plan, selections: list[Selection]) -> Mapping[int, int]:
+    """How many more samples of each label would meet the quotas, within the pool's bound."""
+    limit = int(ctx.recipe.pool.per_label * ctx.recipe.pool.max_factor)
+    wanted: dict[int, int] = {}
+    for selection in selections:
+        for label, missing in selection.shortfall.items():
+            planned = plan.planned[label]
+            rate = max(selection.kept_of(label) / planned, 1 / planned)
+            more = min(math.ceil(missing / rate * TOP_UP_MARGIN), limit - planned)
+            wanted[label] = max(wanted.get(label, 0), more)
+    return {label: count for label, count in sorted(wanted.items()) if count > 0}

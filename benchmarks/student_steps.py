@@ -1,0 +1,83 @@
+"""Milliseconds of a training step: the small nets, and bfloat16 channels-last against float32."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from student.batches import TrainingData
+from student.network import pooled
+from student.networks import NetworkName, build_network
+from student.precision import placed, precise
+from student.train import StudentTraining, train_network
+
+CPU = torch.device("cpu")
+RANDOM = np.random.default_rng(0)
+
+
+def milliseconds(run: Callable[[], object], times: int, repeats: int = 5) -> float:
+    """The least mean processor time of `times` calls."""
+    run()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        for _ in range(times):
+            run()
+        best = min(best, time.process_time() - start)
+    return best / times * 1e3
+
+
+def whole_loop(network: NetworkName, size: int, batch: int, steps: int) -> float:
+    """A step of `train_network`, batches and averaging included."""
+    pixels = RANDOM.integers(0, 256, (500, 1, size, size), dtype=np.uint8)
+    labels = np.arange(500) % 10
+    data = TrainingData(pixels, labels, pixels, labels)
+    config = StudentTraining(network=network, batch=batch, steps=steps)
+    return (
+        milliseconds(lambda: train_network(data, config, outputs=10, seed=0, device=CPU), 1) / steps
+    )
+
+
+def bare_step(network: str, size: int, batch: int, *, fast: bool) -> float:
+    """Forward and backward alone, in float32 and the usual layout or in the fast way."""
+    module = build_network(network, outputs=10, channels=1, size=size)
+    images = torch.randn(batch, 1, size, size)
+    if fast:
+        module = placed(module, CPU)
+        images = torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
+    labels = torch.randint(10, (batch,))
+
+    def step() -> None:
+        module.zero_grad()
+        with precise(CPU, "bfloat16" if fast else "float32"):
+            logits = module(images)
+        F.cross_entropy(logits.float(), labels).backward()
+
+    return milliseconds(step, 5)
+
+
+def pooling(function: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """Global pooling of 256 channels-last maps of 8 × 8 after a ReLU, forward and backward."""
+    maps = torch.randn(64, 256, 8, 8).contiguous(memory_format=torch.channels_last)
+    maps.requires_grad_()
+    return milliseconds(lambda: function(F.relu(maps)).sum().backward(), 10)
+
+
+def main() -> None:
+    """Prints one line per measurement, both sides of a claim in the same line."""
+    torch.set_num_threads(1)
+    print(f"convnet-1k, 8 px, batch 64: {whole_loop('convnet-1k', 8, 64, 300):.2f} ms per step")
+    for network in ("convnet-80k", "convnet-700k"):
+        plain, fast = (bare_step(network, 28, 128, fast=fast) for fast in (False, True))
+        print(
+            f"{network}, 28 px, batch 128: float32 {plain:.1f} ms, bfloat16 channels-last "
+            f"{fast:.1f} ms, ratio {plain / fast:.2f}"
+        )
+    usual, ours = pooling(lambda maps: maps.mean((2, 3))), pooling(pooled)
+    print(f"global pooling: mean {usual:.2f} ms, pooled {ours:.2f} ms, ratio {usual / ours:.2f}")
+
+
+if __name__ == "__main__":
+    main()

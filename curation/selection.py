@@ -1,0 +1,201 @@
+"""One decision with a reason for every pool sample, from scores and a policy alone.
+
+Pure functions of arrays: the same tables and policy give the same selection anywhere. What is
+fitted (M, c, quantiles) is fitted on the first planned round of each label, so that a top-up
+never revokes a kept sample.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from curation.policy import Policy
+from shardset.errors import BadInput
+
+REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "reviewer")
+KEPT = -1
+COLUMNS = ("key", "label", "density_ratio", "teacher_label", "teacher_error", "status")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The columns that a policy reads, one entry per pool sample in key order."""
+
+    key: np.ndarray  # int64 [n]
+    label: np.ndarray  # int64 [n], as assigned
+    ratio: np.ndarray  # float64 [n], ≥ 0; NaN where the sample failed
+    teacher_label: np.ndarray  # int64 [n]
+    teacher_error: np.ndarray  # float64 [n], ≥ 0
+    scored: np.ndarray  # bool [n]: False for a sample that failed; it is dropped as an outlier
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """The scores of a table with `COLUMNS`."""
+
+        def floats(name: str) -> np.ndarray:
+            return table[name].to_numpy().astype(np.float64)
+
+        return cls(
+            key=table["key"].to_numpy(),
+            label=table["label"].to_numpy(),
+            ratio=floats("density_ratio"),
+            teacher_label=table["teacher_label"].fill_null(-1).to_numpy(),
+            teacher_error=floats("teacher_error"),
+            scored=pa.compute.equal(table["status"], "ok").to_numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was decided, and what was fitted for it."""
+
+    key: np.ndarray  # int64 [n]
+    reason: np.ndarray  # int8 [n]: KEPT, or an index into REASONS
+    label: np.ndarray  # int64 [n], after replacement
+    original_label: np.ndarray  # int64 [n]
+    fitted: Mapping[str, Any]  # M, c and quantiles by label
+    shortfall: Mapping[int, int]  # label → samples missing to its quota; empty without a quota
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Bool `[n]`."""
+        return self.reason == KEPT
+
+    def counts(self) -> dict[str, Any]:
+        """The number kept, and dropped for each reason."""
+        codes, numbers = np.unique(self.reason[~self.kept], return_counts=True)
+        dropped = {REASONS[c]: int(n) for c, n in zip(codes, numbers, strict=True)}
+        return {"kept": int(self.kept.sum()), "dropped": dropped}
+
+    def kept_of(self, label: int) -> int:
+        """The number kept of one assigned label."""
+        return int((self.kept & (self.original_label == label)).sum())
+
+    def table(self) -> pa.Table:
+        """The selection as it lies on disk; `reason` is null for kept samples."""
+        dictionary = pa.DictionaryArray.from_arrays(
+            pa.array(np.where(self.kept, 0, self.reason), pa.int8(), mask=self.kept),
+            pa.array(REASONS),
+        )
+        return pa.table(
+            {
+                "key": self.key,
+                "kept": self.kept,
+                "reason": dictionary.cast(pa.string()),
+                "label": self.label,
+                "original_label": self.original_label,
+            }
+        )
+
+
+def select(
+    scores: Scores, policy: Policy, uniforms: np.ndarray, in_first_round: np.ndarray
+) -> Selection:
+    """The selection of a policy; `uniforms` in (0, 1) belong to the keys, float64 `[n]`."""
+    shapes = {a.shape for a in (scores.key, scores.ratio, uniforms, in_first_round)}
+    if len(shapes) != 1:
+        raise BadInput(f"scores, uniform numbers and rounds must be aligned, got {sorted(shapes)}")
+    reason = np.full(len(scores.key), KEPT, dtype=np.int8)
+    reason[~scores.scored] = REASONS.index("outlier")
+    fitted: dict[str, Any] = {}
+    groups = _groups(scores.label)
+    if policy.subsample != "none":
+        name, accepted = "M" if policy.subsample == "rejection" else "c", np.ones(len(reason), bool)
+        fitted[name] = {}
+        for label, rows in groups.items():
+            fit = rows[in_first_round[rows] & scores.scored[rows]]
+            if policy.subsample == "rejection":
+                bound = running_bound(scores.ratio[fit], scores.ratio[rows], in_first_round[rows])
+                probability = np.divide(
+                    scores.ratio[rows], bound, out=np.zeros(len(rows)), where=bound > 0
+                )
+                fitted[name][str(label)] = float(bound.max(initial=0.0))
+            else:
+                factor = acceptance_factor(scores.ratio[fit], policy.accept)
+                # 0 · inf where a ratio is 0 and every positive one is accepted
+                with np.errstate(invalid="ignore"):
+                    product = np.nan_to_num(factor * scores.ratio[rows], nan=0.0, posinf=1.0)
+                probability = np.minimum(1.0, product)
+                fitted[name][str(label)] = factor if np.isfinite(factor) else None
+            accepted[rows] = uniforms[rows] <= probability
+        reason[(reason == KEPT) & ~accepted] = REASONS.index("ratio")
+    if policy.filter == "quantile":
+        fitted["quantile"] = _filter(scores, policy, reason, in_first_round, groups)
+    label = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
+    shortfall = _apply_quota(groups, reason, policy.quota)
+    return Selection(scores.key, reason, label, scores.label, fitted, shortfall)
+
+
+def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+    """M for each sample in key order, float `[n]`: it starts as the largest ratio of the first
+    round and grows with what comes after it, revoking nothing (cDR-RS, arXiv 2103.11166)."""
+    start = first.max(initial=0.0)
+    later = np.where(is_first, 0.0, np.nan_to_num(ratios))
+    return np.maximum(start, np.maximum.accumulate(later))
+
+
+def acceptance_factor(ratios: np.ndarray, accept: float) -> float:
+    """The c with mean(min(1, c·r)) = `accept`: optimal budgeted rejection (arXiv 2311.00460).
+
+    Infinite where fewer than that share of ratios are positive: then every positive one is
+    accepted.
+    """
+    ratios = np.sort(ratios)[::-1]
+    count = len(ratios)
+    if count == 0 or np.count_nonzero(ratios) <= accept * count:
+        return float("inf")
+    # With the k largest at 1, k + c · (sum of the others) = accept · n; c·r is then at most 1 for
+    # the others and at least 1 for the k: the first k that fits is the solution.
+    rest = np.concatenate([np.cumsum(ratios[::-1])[::-1], [0.0]])
+    k = np.arange(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factors = (accept * count - k) / rest[:count]
+    fits = (factors > 0) & (factors * ratios <= 1 + 1e-12)
+    return float(factors[np.argmax(fits)])
+
+
+def _filter(
+    scores: Scores,
+    policy: Policy,
+    reason: np.ndarray,
+    in_first_round: np.ndarray,
+    groups: Mapping[int, np.ndarray],
+) -> dict[str, float]:
+    """Drops teacher errors above the quantile of what was kept so far; returns the quantiles."""
+    scopes = groups if policy.scope == "per-label" else {"all": np.arange(len(reason))}
+    quantiles = {}
+    for name, rows in scopes.items():
+        kept = rows[reason[rows] == KEPT]
+        fit = kept[in_first_round[kept]]
+        if fit.size == 0:
+            continue
+        cut = np.quantile(scores.teacher_error[fit], policy.rho)
+        reason[kept[scores.teacher_error[kept] > cut]] = REASONS.index("teacher")
+        quantiles[str(name)] = float(cut)
+    return quantiles
+
+
+def _apply_quota(
+    groups: Mapping[int, np.ndarray], reason: np.ndarray, quota: int | None
+) -> dict[int, int]:
+    """Drops what is beyond the quota of each assigned label; returns what is missing to it.
+
+    By assigned label, also where labels are replaced: all arms then have the same number.
+    """
+    shortfall = {}
+    for label, rows in groups.items() if quota is not None else ():
+        kept = rows[reason[rows] == KEPT]
+        reason[kept[quota:]] = REASONS.index("quota")
+        if len(kept) < quota:
+            shortfall[label] = quota - len(kept)
+    return shortfall
+
+
+def _groups(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows of each label, ascending."""
+    order = np.argsort(labels, kind="stable")
+    values, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))

@@ -1,0 +1,320 @@
+"""Trains a conditional generator against a projection discriminator, resumable to the byte.
+
+The random numbers of step t come from (seed, t) alone, so a run that was killed and started again
+writes the same weights, metrics and grids as one that was not.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generator.augment import UNIFORMS, augment
+from generator.biggan import build_generator
+from generator.checkpoints import Checkpoints
+from generator.config import GeneratorConfig, GeneratorTraining
+from generator.discriminator import ProjectionDiscriminator
+from generator.ema import MovingAverage
+from generator.losses import hinge_fake, hinge_generator, hinge_real
+from generator.watch import check_health, spread
+from shardset.errors import BadInput
+from shardset.files import derive_seed, sync_file, write_bytes
+from shardset.images import encode_png, to_pixels
+from shardset.weights import save_weights
+
+Precision = Literal["float32", "bfloat16"]
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+GRID_LABELS, GRID_COLUMNS = 16, 8
+FORMAT_VERSION = 1
+
+
+def train_generator(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    space_count: int,
+    config: GeneratorConfig,
+    training: GeneratorTraining,
+    *,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    stop_after: int | None = None,
+    progress: Progress = lambda done, total, values: None,
+) -> dict[str, Any]:
+    """Facts about the averaged generator that now lies in `folder`, trained on real images.
+
+    pixels uint8 `[n, c, s, s]`, labels int64 `[n]` in 0 … space_count − 1. Run again after an
+    interruption, it continues from the last checkpoint; `stop_after` interrupts it after that
+    many steps. `TrainingDiverged` names the step and what to change, `StaleStage` a checkpoint
+    made with other settings.
+    """
+    _check_images(pixels, labels, space_count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        run = _Training(
+            pixels, labels, space_count, config, training, folder, seed, device, precision
+        )
+        run.resume()
+        while run.step < training.iterations:
+            if run.step == stop_after:
+                return {"steps": run.step}
+            run.advance()
+            values = run.rows[-1] if run.rows else {}
+            progress(run.step, training.iterations, values)
+        return run.finish()
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Training:
+    """The state of one training run: networks, average, optimisers, step and metrics so far."""
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        classes: int,
+        config: GeneratorConfig,
+        training: GeneratorTraining,
+        folder: Path,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.training, self.folder, self.seed, self.device = training, folder, seed, device
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.latent_dim = config.latent_dim
+        self.shape = {
+            **config.model_dump(),
+            "image_size": pixels.shape[2],
+            "channels": pixels.shape[1],
+            "classes": classes,
+        }
+        fields = {
+            "network": self.shape,
+            # Counted on, not fixed: a finished run may be continued by asking for more steps.
+            "training": training.model_dump(mode="json", exclude={"iterations"}),
+            "seed": seed,
+            "precision": precision,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "pixels": _sha256(pixels),
+            "labels": _sha256(labels),
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "generator", "initial"))
+            self.generator = build_generator(self.shape)
+            self.discriminator = ProjectionDiscriminator(
+                pixels.shape[2], pixels.shape[1], classes, config.width, config.network
+            )
+            for network in (self.generator, self.discriminator):
+                _initialise(network, training.initial)
+        self.generator.to(device)
+        self.discriminator.to(device)
+        self.average = MovingAverage(self.generator)
+        self.optimisers = {
+            "generator": _adam(self.generator, training.lr_g, training.betas),
+            "discriminator": _adam(self.discriminator, training.lr_d, training.betas),
+        }
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints",
+            {
+                "generator": self.generator,
+                "average": self.average.module,
+                "discriminator": self.discriminator,
+            },
+            self.optimisers,
+            fields,
+        )
+        self.pixels = torch.from_numpy(pixels).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.quantiles = _sampling_quantiles(labels, training.prior).to(device)
+        self.draws = torch.Generator()
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        self.sums = torch.zeros(3, device=device)
+        self.summed = 0
+        shown = torch.arange(min(classes, GRID_LABELS))
+        self.grid_labels = shown.repeat_interleave(GRID_COLUMNS).to(device)
+        self.draws.manual_seed(derive_seed(seed, "generator", "grid"))
+        self.grid_z = self._normal(len(self.grid_labels), self.latent_dim).to(self.dtype)
+        self.real_spread = spread(self._images(slice(None, 4096)), self.labels[:4096])
+
+    def advance(self) -> None:
+        """One generator step with its discriminator steps, and what is due after it."""
+        self.sums += self._optimise()
+        self.summed += 1
+        self.step += 1
+        training = self.training
+        decay = training.ema_decay if self.step > training.ema_start else 0.0
+        self.average.update(decay)
+        last = self.step == training.iterations
+        if self.step % training.log_every == 0 or last:
+            self._log()
+        if self.step % training.grid_every == 0 or last:
+            self._write_grid()
+        if self.step % training.checkpoint_every == 0 or last:
+            sync_file(self._metrics)
+            self.checkpoints.save(self.step)
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the averaged generator and says what it is."""
+        config = {"format_version": FORMAT_VERSION, **self.shape}
+        sha256 = save_weights(self.folder, self.average.module, config)
+        return {
+            "steps": self.step,
+            "sha256": sha256,
+            "generator_parameters": _count(self.generator),
+            "discriminator_parameters": _count(self.discriminator),
+            **{name: self.rows[-1][name] for name in ("loss_d", "loss_g", "variety")},
+        }
+
+    def _optimise(self) -> Tensor:
+        """Updates both networks; returns loss_d, loss_g and the mean score of real images."""
+        training, batch = self.training, self.training.batch
+        self.draws.manual_seed(derive_seed(self.seed, "generator", self.step))
+        z = self._normal(training.d_steps, batch, self.latent_dim).to(self.dtype)
+        picks = self._pick(self._uniform(2, training.d_steps, batch))
+        places = self._uniform(2 * training.d_steps + 1, batch, UNIFORMS)
+        for index in range(training.d_steps):
+            real_labels, fake_labels = self.labels[picks[0, index]], self.labels[picks[1, index]]
+            # The last batch of fakes is the one the generator then learns from.
+            with torch.set_grad_enabled(index == training.d_steps - 1):
+                fakes = self.generator(z[index], fake_labels)
+            images = torch.cat([self._images(picks[0, index]), fakes.detach()])
+            images = augment(
+                images, places[2 * index : 2 * index + 2].flatten(0, 1), training.augment
+            )
+            scores = self.discriminator(
+                images.to(self.dtype), torch.cat([real_labels, fake_labels])
+            )
+            loss_d = hinge_real(scores[:batch]).mean() + hinge_fake(scores[batch:]).mean()
+            loss_d.backward()
+            self._step("discriminator")
+        self.discriminator.requires_grad_(False)
+        images = augment(fakes, places[-1], training.augment)
+        loss_g = hinge_generator(self.discriminator(images.to(self.dtype), fake_labels)).mean()
+        loss_g.backward()
+        self._step("generator")
+        self.discriminator.requires_grad_(True)
+        return torch.stack([loss_d.detach(), loss_g.detach(), scores[:batch].detach().mean()])
+
+    def _step(self, name: str) -> None:
+        self.optimisers[name].step()
+        self.optimisers[name].zero_grad()
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.draws).to(self.device, non_blocking=True)
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.draws).to(self.device, non_blocking=True)
+
+    def _pick(self, uniforms: Tensor) -> Tensor:
+        """Indices of real images, each with the probability that the prior gives it."""
+        return torch.searchsorted(self.quantiles, uniforms, right=True).clamp_max_(
+            len(self.quantiles) - 1
+        )
+
+    def _images(self, index: Tensor | slice) -> Tensor:
+        return self.pixels[index].float().div_(127.5).sub_(1)
+
+    @torch.no_grad()
+    def _log(self) -> None:
+        """Appends a row to metrics.jsonl, unless it says that training has failed."""
+        means = (self.sums / self.summed).tolist()
+        self.sums.zero_()
+        self.summed = 0
+        samples = self.average.module(self.grid_z, self.grid_labels)
+        values = dict(zip(("loss_d", "loss_g", "score_real"), means, strict=True))
+        # One image per class has no spread to compare with: then any variety will do.
+        variety = spread(samples, self.grid_labels) / (self.real_spread or np.nan)
+        variety = variety if variety == variety else 1.0
+        self.rows.append({"step": self.step, **values, "variety": variety})
+        check_health(self.rows)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self._metrics, "a") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+
+    @torch.no_grad()
+    def _write_grid(self) -> None:
+        """A row per label, a column per latent, always the same latents."""
+        samples = to_pixels(self.average.module(self.grid_z, self.grid_labels))
+        count, channels, size, _ = samples.shape
+        rows = samples.reshape(count // GRID_COLUMNS, GRID_COLUMNS, channels, size, size)
+        grid = rows.transpose(2, 0, 3, 1, 4).reshape(channels, -1, GRID_COLUMNS * size)
+        write_bytes(
+            self.folder / "samples" / f"{self.step:07d}.png", encode_png(np.ascontiguousarray(grid))
+        )
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def resume(self) -> None:
+        """Takes up the latest checkpoint, where there is one, and forgets the metrics after it."""
+        self.step = self.checkpoints.load()
+        if self._metrics.is_file():
+            lines = self._metrics.read_text().splitlines()
+            # Only the last line can be cut short, and it lies after every checkpoint.
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            self.rows = [row for row in rows if row["step"] <= self.step]
+            text = "".join(json.dumps(row) + "\n" for row in self.rows)
+            write_bytes(self._metrics, text.encode())
+
+
+def _check_images(pixels: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+        raise BadInput(
+            f"the generator needs square uint8 images [n, c, s, s], got {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
+    if labels.shape != (len(pixels),) or labels.dtype != np.int64:
+        raise BadInput(
+            f"the generator needs an int64 label for each of {len(pixels)} images, got "
+            f"{labels.dtype} {list(labels.shape)}"
+        )
+    missing = sorted(set(range(classes)) - set(labels.tolist()))
+    if missing:
+        raise BadInput(f"class {missing[0]} of {classes} has no images to train the generator on")
+
+
+def _initialise(network: torch.nn.Module, initial: str) -> None:
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.Embedding):
+            if initial == "normal" or isinstance(module, torch.nn.Embedding):
+                torch.nn.init.normal_(module.weight, std=0.02)
+            else:
+                torch.nn.init.orthogonal_(module.weight)
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias":
+                    torch.nn.init.zeros_(parameter)
+
+
+def _adam(
+    network: torch.nn.Module, rate: float, betas: tuple[float, float]
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), rate, betas, fused=True)
+
+
+def _sampling_quantiles(labels: np.ndarray, prior: str) -> Tensor:
+    """Where each image's share of [0, 1) ends: equal shares, or equal shares for each class."""
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    shares = 1 / counts[place] if prior == "balanced" else np.ones(len(labels))
+    return torch.from_numpy(np.cumsum(shares) / np.sum(shares)).float()
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

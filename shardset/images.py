@@ -1,0 +1,131 @@
+"""Images as networks see them, pixels as disks hold them, and the PNG between the two.
+
+images  float32 `[n, c, h, w]` in [−1, 1]
+pixels  uint8 `[n, c, h, w]` (or one sample `[c, h, w]`), c = 1 grey or 3 red, green, blue
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from shardset.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SIDE = 4096
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER = struct.Struct(">4sIIBB")  # chunk type, width, height, depth, colour
+COLOUR_OF_CHANNELS = {1: 0, 3: 2}  # PNG specification, 11.2.1: greyscale, truecolour
+# What Pillow raises for bytes that are not the picture they claim to be.
+UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
+
+
+class BadImage(ValueError):
+    """Bytes that are not a picture this tool can use; the message is the reason."""
+
+
+def to_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The uint8 pixels of float images of any shape: 127.5·x + 127.5, rounded and clipped.
+
+    A tensor is converted where it lies, so that a quarter of the bytes leaves the accelerator.
+    Raises `BadInput` for other dtypes, and for NaN or infinity.
+    """
+    if isinstance(images, np.ndarray):
+        if not np.issubdtype(images.dtype, np.floating):
+            raise BadInput(f"images are {images.dtype}, expected floats in [-1, 1]")
+        if not np.isfinite(images).all():
+            raise BadInput("images hold NaN or infinity, expected values in [-1, 1]")
+        return np.clip(np.rint(images * 127.5 + 127.5), 0, 255).astype(np.uint8)
+    if not images.is_floating_point():
+        raise BadInput(f"images are {images.dtype}, expected floats in [-1, 1]")
+    if not images.isfinite().all():
+        raise BadInput("images hold NaN or infinity, expected values in [-1, 1]")
+    values = images.detach().float().mul(127.5).add_(127.5).round_().clamp_(0, 255)
+    return values.byte().cpu().contiguous().numpy()
+
+
+def to_images(pixels: np.ndarray) -> torch.Tensor:
+    """The float32 images x / 127.5 − 1 in [−1, 1] of uint8 pixels of any shape."""
+    import torch
+
+    if pixels.dtype != np.uint8:
+        raise BadInput(f"pixels are {pixels.dtype}, expected uint8")
+    return torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """The PNG of one sample `[c, h, w]`, the same bytes for the same pixels and zlib.
+
+    Every row is written as its difference to the row above and deflated by run lengths, in one
+    chunk: on samples of 8 to 64 px that is about twice as fast as Pillow (which tries five filters
+    a row) at its fastest level, and as small.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in COLOUR_OF_CHANNELS:
+        raise BadInput(
+            f"cannot write {pixels.dtype} {list(pixels.shape)} as PNG, "
+            "expected uint8 [c, h, w] with 1 or 3 channels"
+        )
+    channels, height, width = pixels.shape
+    rows = pixels.transpose(1, 2, 0).reshape(height, width * channels)
+    filtered = np.empty((height, 1 + width * channels), np.uint8)
+    filtered[:, 0] = 2  # filter "Up"
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_OF_CHANNELS[channels], 0, 0, 0)
+    data = deflate.compress(filtered.tobytes()) + deflate.flush()
+    return b"".join((SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", data), END))
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """The pixels `[c, h, w]` of an 8-bit grey or RGB PNG; anything else raises `BadImage`.
+
+    The size is read before anything is decoded: at most 4096 × 4096.
+    """
+    if not data.startswith(SIGNATURE):
+        raise BadImage("is not a PNG")
+    if len(data) < len(SIGNATURE) + 4 + HEADER.size or not data.endswith(END):
+        raise BadImage("is a truncated PNG")
+    kind, width, height, depth, colour = HEADER.unpack_from(data, len(SIGNATURE) + 4)
+    if kind != b"IHDR" or depth != 8 or colour not in COLOUR_OF_CHANNELS.values():
+        raise BadImage("is not an 8-bit grey or RGB PNG")
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise BadImage(f"is {width}×{height} px, expected at most {MAX_SIDE}×{MAX_SIDE}")
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            if picture.size != (width, height):
+                raise BadImage("has two headers")
+            return channels_first(np.array(picture))
+    except BadImage:
+        raise
+    except UNDECODABLE as error:
+        raise BadImage(f"does not decode ({error})") from error
+
+
+def channels_first(picture: np.ndarray) -> np.ndarray:
+    """The contiguous pixels `[c, h, w]` of a picture `[h, w]` or `[h, w, c]`."""
+    if picture.ndim == 2:
+        return picture[None]
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def pixel_sha256(pixels: np.ndarray) -> str:
+    """The sha256, in hex, of one sample's shape and pixel bytes."""
+    shape = "×".join(map(str, pixels.shape))
+    return hashlib.sha256(shape.encode() + b"\n" + pixels.tobytes()).hexdigest()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+END = _chunk(b"IEND", b"")

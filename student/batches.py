@@ -1,0 +1,200 @@
+"""Training data and the mix of real and generated images in every batch."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from shardset.errors import BadInput
+from shardset.files import derive_seed
+from student.augment import Augmentation, augmented
+from student.network import as_images
+
+# Steps are prepared in blocks of about this size: indices, pixels and augmentation of many small
+# batches at once cost little more than those of one, and a block stays within the cache.
+BLOCK_BYTES = 4 << 20
+
+Teacher = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Pixels uint8 `[n, c, h, w]`, int64 labels `[n]`, and the teacher's stored logits `[n, C]`."""
+
+    real_pixels: np.ndarray
+    real_labels: np.ndarray
+    generated_pixels: np.ndarray | None = None
+    generated_labels: np.ndarray | None = None
+    real_logits: np.ndarray | None = None
+    generated_logits: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images float `[b, c, h, w]` in [−1, 1], labels `[b]`, the teacher's logits `[b, C]`.
+
+    Without distillation the teacher's logits are `[b, 0]`.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    teacher_logits: torch.Tensor
+
+
+class Batches:
+    """The batches of a training run: step t holds the same images whatever else is asked for.
+
+    `generated_fraction` of every batch is generated; None mixes in proportion to the two sets.
+    Each set is gone through in a new order every epoch. With `distil`, the teacher's logits are
+    those stored; where images are augmented, or none are stored, `teacher` is asked.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        *,
+        outputs: int,
+        batch: int,
+        generated_fraction: float | None,
+        augment: Augmentation,
+        distil: bool,
+        teacher: Teacher | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        asks = distil and teacher is not None and (augment != "none" or not _stores_logits(data))
+        if distil and not asks and augment != "none":
+            raise BadInput(
+                f"stored teacher logits do not hold for images augmented by {augment!r}; give the "
+                "teacher, or set augment: none"
+            )
+        stored = distil and not asks
+        generated = _generated_per_batch(data, batch, generated_fraction)
+        self._sets = [
+            _Set(
+                name, *columns, outputs=outputs, stored=stored, batch=part, seed=seed, device=device
+            )
+            for name, part, columns in (
+                ("real", batch - generated, (data.real_pixels, data.real_labels, data.real_logits)),
+                (
+                    "generated",
+                    generated,
+                    (data.generated_pixels, data.generated_labels, data.generated_logits),
+                ),
+            )
+            if part
+        ]
+        shapes = {part.image_shape for part in self._sets}
+        if len(shapes) > 1:
+            raise BadInput(f"real and generated images differ in shape [c, h, w]: {sorted(shapes)}")
+        self._batch = batch
+        self._augment = augment
+        self._teacher = teacher if asks else None
+        self._seed = seed
+        self._block = max(1, BLOCK_BYTES // (4 * batch * math.prod(shapes.pop())))
+
+    def of(self, steps: int) -> Iterator[Batch]:
+        """The batches of steps 0 … steps − 1, one by one."""
+        for start in range(0, steps, self._block):
+            # Always a whole block, or the augmentation of its steps would depend on its length.
+            yield from islice(self._prepared(start), steps - start)
+
+    def _prepared(self, start: int) -> Iterator[Batch]:
+        rows = [part.rows(start, self._block) for part in self._sets]
+        joined = (torch.cat(column, 1).flatten(0, 1) for column in zip(*rows, strict=True))
+        pixels, *given = joined
+        pixels = augmented(pixels, self._augment, derive_seed(self._seed, "augment", start))
+        columns = (column.split(self._batch) for column in (as_images(pixels), *given))
+        for images, labels, stored in zip(*columns, strict=True):
+            yield Batch(images, labels, self._teacher(images) if self._teacher else stored)
+
+
+class _Set:
+    """One set of images and how much of every batch it fills."""
+
+    def __init__(
+        self,
+        name: str,
+        pixels: np.ndarray | None,
+        labels: np.ndarray | None,
+        logits: np.ndarray | None,
+        *,
+        outputs: int,
+        stored: bool,
+        batch: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if pixels is None or labels is None or len(pixels) == 0:
+            raise BadInput(
+                f"training takes {batch} {name} images in every batch, but none is given"
+            )
+        if pixels.dtype != np.uint8 or pixels.ndim != 4:
+            raise BadInput(
+                f"{name} pixels must be uint8 [n, c, h, w], got {pixels.dtype} {list(pixels.shape)}"
+            )
+        if labels.shape != pixels.shape[:1] or labels.min() < 0 or labels.max() >= outputs:
+            raise BadInput(
+                f"{name} labels {list(labels.shape)} must be one of {outputs} classes for each of "
+                f"{len(pixels)} images"
+            )
+        if stored and (logits is None or logits.shape != (len(pixels), outputs)):
+            found = "none" if logits is None else list(logits.shape)
+            raise BadInput(
+                f"distillation needs stored teacher logits [{len(pixels)}, {outputs}] of the "
+                f"{name} images, got {found}"
+            )
+        if logits is None or not stored:
+            logits = np.empty((len(pixels), 0), np.float32)
+        columns = (pixels, labels.astype(np.int64, copy=False), logits)
+        # On a GPU the set lies in its memory: uint8 is small, and no batch crosses the bus.
+        self._columns = [_tensor(column).to(device) for column in columns]
+        self._batch = batch
+        self._order = (name, seed)
+        self._epoch = (-1, torch.empty(0, dtype=torch.int64))
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self._columns[0].shape[1:])
+
+    def rows(self, start: int, steps: int) -> list[torch.Tensor]:
+        """Pixels `[steps, batch, c, h, w]`, labels `[steps, batch]` and logits of these steps."""
+        indices = self._indices(start * self._batch, (start + steps) * self._batch)
+        indices = indices.to(self._columns[0].device)
+        return [column[indices].unflatten(0, (steps, self._batch)) for column in self._columns]
+
+    def _indices(self, start: int, stop: int) -> torch.Tensor:
+        count = len(self._columns[0])
+        epochs = [self._permutation(epoch) for epoch in range(start // count, -(-stop // count))]
+        first = start // count * count
+        return torch.cat(epochs)[start - first : stop - first]
+
+    def _permutation(self, epoch: int) -> torch.Tensor:
+        if self._epoch[0] != epoch:
+            random = torch.Generator().manual_seed(derive_seed(*self._order, epoch))
+            self._epoch = (epoch, torch.randperm(len(self._columns[0]), generator=random))
+        return self._epoch[1]
+
+
+def _generated_per_batch(data: TrainingData, batch: int, fraction: float | None) -> int:
+    if data.generated_pixels is None:
+        return 0
+    if fraction is None:
+        generated = len(data.generated_pixels)
+        fraction = generated / (generated + len(data.real_pixels))
+    if fraction == 0:
+        return 0
+    return min(max(round(batch * fraction), 1), batch - 1)  # rounding must not drop either set
+
+
+def _stores_logits(data: TrainingData) -> bool:
+    generated = data.generated_pixels is None or data.generated_logits is not None
+    return data.real_logits is not None and generated
+
+
+def _tensor(column: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(column, requirements=["C", "W"]))  # torch refuses read-only

@@ -1,0 +1,50 @@
+"""What every classifier here is: one linear layer over features, and how it is initialised."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module, ABC):
+    """A network whose outputs are one linear layer over its features."""
+
+    @abstractmethod
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The penultimate activations `[n, d]` of images `[n, c, h, w]` in [−1, 1]."""
+
+    @abstractmethod
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The outputs `[n, outputs]` of images `[n, c, h, w]` in [−1, 1]: logits or values."""
+
+
+def as_images(pixels: torch.Tensor) -> torch.Tensor:
+    """Images float32 `[n, c, h, w]` in [−1, 1], channels last, of a uint8 tensor, on its device."""
+    # With one channel `contiguous` changes nothing and convolutions then take the slower layout.
+    images = torch.empty(
+        pixels.shape, device=pixels.device, memory_format=torch.channels_last
+    ).copy_(pixels)
+    return images.div_(127.5).sub_(1)
+
+
+def pooled(maps: torch.Tensor) -> torch.Tensor:
+    """The mean `[n, c]` over the height and width of feature maps `[n, c, h, w]`."""
+    # On a CPU the gradient of mean((2, 3)) reaches a channels_last map in the wrong layout, and
+    # every layer below pays for it (6× for 256 maps of 8×8); as a [n, h·w, c] view it does not.
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+    return maps.mean((2, 3))
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution without bias that keeps the size at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def initialise_convolutions(network: nn.Module) -> None:
+    """Sets every convolution's weights to He's normal distribution over the outputs, bias to 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,167 @@
+"""The whole pipeline on a tiny scale: the same bytes however it is run, and everything in place."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, load_dataset
+
+from shardset.tables import read_numbered, read_table
+from tests.app.tiny import content, run_command, run_tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny run, undisturbed, in this machine's one process."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    result = run_tiny(out, "--backend", "serial", "--json")
+
+    assert result.returncode == 0, result.stderr
+    return out, json.loads(result.stdout)
+
+
+def test_a_run_leaves_what_the_format_promises(finished):
+    """Every stage's folder is there and report.json follows its schema."""
+    out, report = finished
+
+    for name in ("teacher", "generator", "ratio", "pool", "scores", "students", "report"):
+        assert (out / name).is_dir(), name
+    assert {"task", "metric", "arms", "teacher", "pool", "kept", "dropped", "seconds"} <= set(report)
+    assert report == json.loads((out / "report" / "report.json").read_text())
+    for arm in report["arms"].values():
+        assert {"mean", "std", "values", "steps", "images_seen"} <= set(arm)
+        assert len(arm["values"]) == 2
+
+
+def test_every_arm_that_uses_generated_images_uses_the_same_number(finished):
+    """Ten classes of quota 8, whatever the policy."""
+    out, _ = finished
+    tables = [read_table(path) for path in sorted((out / "selections").glob("*.parquet"))]
+
+    assert len(tables) == 5
+    assert {sum(table["kept"].to_pylist()) for table in tables} == {80}
+
+
+def test_every_dropped_sample_has_one_reason_and_every_kept_one_none(finished):
+    """`reason` is null exactly where `kept` is true, and keys are those of the pool."""
+    out, _ = finished
+    pool = read_numbered(out / "pool", ("key",))
+
+    for path in (out / "selections").glob("*.parquet"):
+        table = read_table(path)
+        assert table["key"].equals(pool["key"])
+        for kept, reason in zip(
+            table["kept"].to_pylist(), table["reason"].to_pylist(), strict=True
+        ):
+            assert kept == (reason is None)
+
+
+def test_the_release_loads_as_a_trainer_expects(finished):
+    """Plain `load_dataset(folder)["train"]` has images and class names."""
+    out, _ = finished
+    data = load_dataset(str(out / "release" / "v1.0.0"), cache_dir=str(out.parent / "cache"))
+
+    assert len(data["train"]) == 80
+    assert isinstance(data["train"].features["label"], ClassLabel)
+    assert data["train"][0]["image"].size == (8, 8)
+
+
+def test_the_test_split_was_opened_once_by_the_report(finished):
+    """run.json counts every look at the test images."""
+    out, _ = finished
+
+    assert json.loads((out / "run.json").read_text())["test_openings"] == {"report": 1}
+
+
+def test_a_second_run_does_nothing_again(finished):
+    """Finished stages are recognised: no file of theirs is written anew."""
+    out, report = finished
+    before = {p: p.stat().st_mtime_ns for p in (out / "pool").iterdir()}
+    weights = [p.stat().st_mtime_ns for p in sorted(out.glob("students/trained/*/*.safetensors"))]
+    result = run_tiny(out, "--backend", "serial", "--json")
+
+    assert result.returncode == 0, result.stderr
+    again = json.loads(result.stdout)
+    assert {p: p.stat().st_mtime_ns for p in (out / "pool").iterdir()} == before
+    assert weights == [
+        p.stat().st_mtime_ns for p in sorted(out.glob("students/trained/*/*.safetensors"))
+    ]
+    assert {n: a["values"] for n, a in report["arms"].items()} == {
+        n: a["values"] for n, a in again["arms"].items()
+    }
+
+
+def test_two_worker_processes_make_the_same_bytes(finished, tmp_path):
+    """Shards, scores, selections and release do not depend on the number of workers."""
+    out, report = finished
+    result = run_tiny(tmp_path / "two", "--workers", "2", "--json")
+
+    assert result.returncode == 0, result.stderr
+    assert content(out) == content(tmp_path / "two")
+    assert report["arms"] == json.loads(result.stdout)["arms"]
+
+
+@pytest.mark.parametrize(
+    "marker", ["pool/000001.json", "scores/000002.json", "selections/raw.parquet"]
+)
+def test_a_run_killed_in_a_stage_ends_with_the_same_bytes(finished, tmp_path, marker):
+    """SIGKILL while producing, scoring or selecting, then the same command again."""
+    out, _ = finished
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        run_command(killed, "--backend", "serial"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(killed / marker, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = run_tiny(killed, "--backend", "serial")
+
+    assert result.returncode == 0, result.stderr
+    assert content(out) == content(killed)
+
+
+def test_a_changed_setting_is_refused_by_name_and_redo_replaces_it(finished, tmp_path):
+    """A stale stage says which field changed; --redo makes it anew."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(out), str(copy)], check=True)
+    refused = run_tiny(copy, "--set", "pool.per_label=31")
+
+    assert refused.returncode == 2
+    assert "per_label = 30, now it is 31" in " ".join(refused.stderr.split())
+    assert "--redo pool" in " ".join(refused.stderr.split())
+    assert content(copy) == content(out)
+
+
+def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_path):
+    """The source, the weights and the shards may be gone."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(out), str(copy)], check=True)
+    for gone in [*copy.glob("pool/*.tar"), *copy.glob("*/model.safetensors")]:
+        gone.unlink()
+    command = run_command(copy)[:3]
+    result = subprocess.run(
+        [*command, "select", str(copy), "--name", "strict", "--set", "policy.rho=0.5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stderr
+    reasons = read_table(copy / "selections" / "strict.parquet")["reason"].to_pylist()
+    loose = read_table(copy / "selections" / "cgan-kd.parquet")["reason"].to_pylist()
+    assert reasons.count("teacher") > loose.count("teacher")
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

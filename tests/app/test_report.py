@@ -1,0 +1,423 @@
+"""The report says what the numbers say, in one page that needs nothing else."""
+
+import io
+import itertools
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from app.report import (
+    ArmResult,
+    Curve,
+    ImageGrid,
+    PairedDifference,
+    ReportFacts,
+    TeacherFacts,
+    paired_difference,
+    report_json,
+    summary,
+    write_report,
+)
+from app.report_figures import COLOURS, POINTS, SERIES, draw_curves, draw_figures, draw_grid, ticks
+from app.report_page import class_bars, dot_plot, flattened
+
+
+def facts_of_a_run() -> ReportFacts:
+    """A small run with every part of a report, made up."""
+    random = np.random.default_rng(0)
+    steps = np.arange(400)
+    return ReportFacts(
+        title="digits",
+        task="classification",
+        arms={
+            "no-kd": ArmResult((80.0, 82.0, 84.0), 500, 32_000, 0.05, 83.1),
+            "cgan-kd": ArmResult((83.0, 85.0, 88.0), 500, 32_000, 0.1, note="no ratio"),
+        },
+        teacher=TeacherFacts("convnet-80k", "all", 96.0),
+        class_names=("cat", "dog"),
+        kept=(30, 10),
+        dropped={"ratio": (10, 0), "teacher": (0, 10), "outlier": (0, 0)},
+        density_ratio=np.append(np.exp(random.normal(size=57)), [0.0, 0.0, np.nan]),
+        teacher_error=np.append(random.exponential(size=59), np.nan),
+        was_kept=np.arange(60) < 40,
+        ratio_diagnostics=({"label": 0, "mean_generated": 1.02}, {"label": 1, "largest": np.inf}),
+        ratio_problems=("dog: mean ratio is 0.31",),
+        curves=(
+            Curve("generator: loss", "generator", steps, random.normal(size=400)),
+            Curve("generator: loss", "discriminator", steps, random.normal(size=400)),
+            Curve("teacher: loss", "teacher", steps, np.exp(-steps / 50) + 1e-3),
+        ),
+        grids=(ImageGrid("dropped: ratio", np.zeros((5, 1, 8, 8), np.uint8), "least likely"),),
+        seconds={"produce": 90.0, "score": 5.0},
+        peak_memory_bytes=3 * 2**29,
+        run={"version": "0.1.0", "libraries": {"torch": "2.13.0"}, "seeds": [0, 1, 2]},
+        recipe="seed: 0\n",
+        warnings=("more seeds would help",),
+    )
+
+
+class Page(HTMLParser):
+    """What a browser would find: open elements, ids, addresses, text."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.addresses: list[str] = []
+        self.styles: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[tag] += 1
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name == "id":
+                self.ids[value or ""] += 1
+            if name in ("src", "href", "xlink:href"):
+                self.addresses.append(value or "")
+            if name in ("alt", "title", "aria-label"):
+                self.texts.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report folder."""
+    folder = tmp_path_factory.mktemp("report")
+    assert write_report(folder, facts_of_a_run()) == folder / "report.html"
+    return folder
+
+
+def test_json_has_the_documented_fields(written: Path) -> None:
+    """What scripts read: means, deviations and counts agree with NumPy's."""
+    report = json.loads((written / "report.json").read_text())
+
+    values = [83.0, 85.0, 88.0]
+    assert report["task"] == "classification"
+    assert report["metric"] == "accuracy"
+    assert report["arm_order"] == ["no-kd", "cgan-kd"]
+    arm = report["arms"]["cgan-kd"]
+    assert arm["values"] == values
+    assert arm["mean"] == pytest.approx(np.mean(values))
+    assert arm["std"] == pytest.approx(np.std(values, ddof=1))
+    assert (arm["steps"], arm["images_seen"], arm["learning_rate"]) == (500, 32_000, 0.1)
+    assert report["teacher"]["data"] == "all"
+    assert (report["pool"], report["kept"]) == (60, 40)
+    assert report["dropped"] == {"ratio": 10, "teacher": 10, "outlier": 0}
+    assert report["classes"][1] == {
+        "name": "dog",
+        "pool": 20,
+        "kept": 10,
+        "dropped": {"ratio": 0, "teacher": 10, "outlier": 0},
+        "acceptance": 0.5,
+    }
+    assert report["seconds"] == {"produce": 90.0, "score": 5.0}
+    assert report["peak_memory_bytes"] == 3 * 2**29
+    assert report["run"]["libraries"] == {"torch": "2.13.0"}
+    assert report["difference"]["verdict"] == "gain"
+
+
+def test_numbers_that_are_not_finite_become_null(written: Path) -> None:
+    """JSON has no infinity; NumPy's numbers are plain ones."""
+    report = json.loads((written / "report.json").read_text())
+
+    assert report["ratio"]["diagnostics"][1]["largest"] is None
+    run = report_json(replace(facts_of_a_run(), run={"a": np.float32(np.nan), "b": np.int64(3)}))
+    assert run["run"] == {"a": None, "b": 3}
+
+
+def test_the_page_needs_nothing_else_and_is_well_formed(written: Path) -> None:
+    """Every address is inside the page, every element is closed, every id is one element's."""
+    html = (written / "report.html").read_text()
+    page = Page(html)
+
+    assert page.open == []
+    assert page.elements["script"] == page.elements["link"] == page.elements["base"] == 0
+    for address in page.addresses:
+        assert address.startswith("data:image/png;base64,") or address[1:] in page.ids
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert set(page.ids.values()) == {1}
+    assert all(reference in page.ids for reference in re.findall(r"url\(#([^)]+)\)", html))
+
+
+def test_the_page_shows_what_a_reader_looks_for(written: Path) -> None:
+    """Arms with their spread, notes, advice, problems, times and the recipe."""
+    text = " ".join(" ".join(Page((written / "report.html").read_text()).texts).split())
+
+    for part in (
+        "cgan-kd reaches 85.33 ± 2.52 % accuracy, 3.33 ± 0.33 points more than no-kd",
+        "82.00 ± 2.00",
+        "no ratio",
+        "more seeds would help",
+        "dog: mean ratio is 0.31",
+        "all real training images",
+        "75.0 %",
+        "1 min 30 s",
+        "1 min 35 s",
+        "1.50 GiB",
+        "libraries.torch",
+        "seed: 0",
+        "2 zeros stand at the left edge",
+        "dropped: ratio: least likely",
+    ):
+        assert part in text
+
+
+def test_every_text_is_escaped(tmp_path: Path) -> None:
+    """Names and notes are text, never markup, wherever they stand."""
+    bad = "\"'><script>alert(1)</script>&amp;"
+    facts = facts_of_a_run()
+    facts = replace(
+        facts,
+        title=bad,
+        task=bad,
+        arms={bad: ArmResult((1.0,), 1, 1, 0.1, note=bad), **facts.arms},
+        teacher=TeacherFacts(bad, bad),
+        class_names=(bad, bad + "2"),
+        dropped={bad: (1, 2)},
+        ratio_diagnostics=({"label": bad, bad: 1.0},),
+        ratio_problems=(bad,),
+        curves=(Curve(bad, bad, np.arange(3), np.arange(3)), Curve(bad, "b", *np.ones((2, 3)))),
+        grids=(ImageGrid(bad, np.zeros((1, 3, 8, 8), np.uint8), bad),),
+        seconds={bad: 1.0},
+        run={bad: {bad: bad}},
+        recipe=bad,
+        warnings=(bad,),
+    )
+
+    page = Page(write_report(tmp_path, facts).read_text())
+
+    assert page.open == []
+    assert page.elements["script"] == 0
+    assert sum(text.count(bad) for text in page.texts) >= 20
+    assert all(path.parent == tmp_path / "figures" for path in tmp_path.rglob("*.png"))
+
+
+def test_the_same_facts_give_the_same_bytes_and_leave_no_old_figures(tmp_path: Path) -> None:
+    """No clock, no random id; what a former report drew is gone."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_report(first, facts_of_a_run())
+    (second / "figures").mkdir(parents=True)
+    (second / "figures" / "old.png").touch()
+    write_report(second, facts_of_a_run())
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    assert contents(first) == contents(second)
+    assert len(contents(first)) == 2 + 5
+
+
+@pytest.mark.parametrize(
+    ("with_images", "verdict", "words"),
+    [
+        ((83.0, 85.0, 88.0), "gain", "3.33 ± 0.33 points more than no-kd"),
+        ((79.0, 82.0, 84.5), "unclear", "no effect is shown"),
+        ((78.0, 80.5, 81.0), "loss", "2.17 ± 0.44 points less than no-kd"),
+    ],
+)
+def test_the_summary_claims_no_more_than_two_standard_errors_allow(
+    with_images: tuple[float, ...], verdict: str, words: str
+) -> None:
+    """Differences by hand: (3, 3, 4), (−1, 0, ½) and (−2, −1½, −3)."""
+    facts = facts_of_a_run()
+    arm = replace(facts.arms["cgan-kd"], values=with_images)
+    facts = replace(facts, arms={**facts.arms, "cgan-kd": arm})
+
+    assert facts.difference is not None
+    assert facts.difference.verdict == verdict
+    assert words in summary(facts)
+
+
+def test_one_seed_and_a_missing_arm_claim_nothing() -> None:
+    """Without a spread or a baseline there is no verdict."""
+    facts = facts_of_a_run()
+    one = {name: replace(arm, values=arm.values[:1]) for name, arm in facts.arms.items()}
+
+    assert "One seed" in summary(replace(facts, arms=one))
+    assert paired_difference(one) == PairedDifference("cgan-kd", "no-kd", 3.0, None, 1)
+    assert one["no-kd"].std is None
+    assert "no answer" in summary(replace(facts, arms={"no-kd": one["no-kd"]}))
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=2, max_size=9))
+def test_the_paired_difference_is_numpys(pairs: list[tuple[float, float]]) -> None:
+    """Mean and standard error of the differences, computed another way."""
+    a, b = np.array(pairs).T
+    arms = {"x": ArmResult(tuple(a), 1, 1, 1.0), "y": ArmResult(tuple(b), 1, 1, 1.0)}
+
+    difference = paired_difference(arms, "x", "y")
+
+    assert difference is not None
+    assert difference.mean == pytest.approx(np.mean(a - b), abs=1e-9)
+    error = np.std(a - b, ddof=1) / np.sqrt(len(a))
+    assert difference.standard_error == pytest.approx(error, abs=1e-9)
+
+
+def test_arms_with_other_seeds_are_not_paired() -> None:
+    """Pairs need the same seeds."""
+    arms = {"x": ArmResult((1.0, 2.0), 1, 1, 1.0), "y": ArmResult((1.0,), 1, 1, 1.0)}
+
+    with pytest.raises(ValueError, match="shorter"):
+        paired_difference(arms, "x", "y")
+
+
+def test_facts_that_do_not_fit_together_are_refused() -> None:
+    """One count per class, one decision per sample."""
+    with pytest.raises(ValueError, match="one number for each of 2 classes"):
+        replace(facts_of_a_run(), kept=(1, 2, 3), dropped={})
+    with pytest.raises(ValueError, match="aligned"):
+        replace(facts_of_a_run(), was_kept=np.ones(3, bool))
+
+
+@given(
+    arrays.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 7), st.sampled_from([1, 3]), *[st.integers(8, 50)] * 2),
+    ),
+    st.integers(1, 4),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_grid_holds_every_image_unchanged(pixels: np.ndarray, columns: int) -> None:
+    """Row by row, with a see-through gap; nothing is resized."""
+    figure = draw_grid(ImageGrid("kept", pixels, "", columns))
+
+    canvas = np.asarray(Image.open(io.BytesIO(figure.png)))
+    seen = np.ones(canvas.shape[:2], bool)
+    _, _, height, width = pixels.shape
+    gap = max(1, width // 24)
+    for index, image in enumerate(pixels):
+        top = index // columns * (height + gap)
+        left = index % columns * (width + gap)
+        place = canvas[top : top + height, left : left + width]
+        np.testing.assert_array_equal(
+            place[..., :3], np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
+        )
+        assert (place[..., 3] == 255).all()
+        seen[top : top + height, left : left + width] = False
+    assert (canvas[seen] == 0).all()
+
+
+def test_figures_take_every_colour_from_the_page() -> None:
+    """So they are as readable in the dark as in the light; settings outside stay as they were."""
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    drawn = [figure for figure in draw_figures(facts_of_a_run()) if figure.kind != "grid"]
+
+    assert [figure.name for figure in drawn] == [
+        "density-ratio",
+        "teacher-error",
+        "curves-1-generator-loss",
+        "curves-2-teacher-loss",
+    ]
+    for figure in drawn:
+        assert re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;\"' ])", figure.svg) == []
+        assert set(re.findall(r"var\(--(\w+)\)", figure.svg)) <= set(COLOURS)
+        assert Image.open(io.BytesIO(figure.png)).size[0] == 1000
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_colours_can_be_told_from_the_ground_in_both_themes(theme: int) -> None:
+    """WCAG 2.1: 4.5 to 1 for text, 3 to 1 for what is drawn; no colour stands for two."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name, ground in itertools.product(("ink", "muted", *SERIES), ("page", "card")):
+        light, dark = sorted((luminance(COLOURS[n][theme]) for n in (name, ground)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= (4.5 if name in ("ink", "muted") else 3)
+    assert len({pair[theme] for pair in COLOURS.values()}) == len(COLOURS)
+
+
+@pytest.mark.parametrize(
+    "ratio", [np.zeros(60), np.ones(60), np.full(60, np.nan), np.append(np.ones(59), 1e30)]
+)
+def test_degenerate_scores_still_give_a_report(ratio: np.ndarray, tmp_path: Path) -> None:
+    """All zero, all equal, none at all, one that dwarfs the rest; no arm, no class kept."""
+    facts = replace(
+        facts_of_a_run(),
+        density_ratio=ratio,
+        teacher_error=ratio,
+        arms={},
+        kept=(0, 0),
+        dropped={},
+        curves=(
+            Curve("s", "s", np.arange(2), np.full(2, np.nan)),
+            Curve("t", "t", *np.ones((2, 1))),
+        ),
+        grids=(),
+        seconds={},
+        ratio_diagnostics=(),
+    )
+
+    assert Page(write_report(tmp_path, facts).read_text()).open == []
+
+
+def test_long_curves_are_averaged_and_gaps_left_out() -> None:
+    """A constant stays constant and a line stays a line, whatever the number of points."""
+    steps = np.arange(10 * POINTS, dtype=float)
+    values = np.where(steps % 7 == 0, np.nan, 5.0)
+
+    figure = draw_curves("loss", [Curve("loss", "a", steps, values)])
+
+    (path,) = re.findall(r'<path d="([^"]*)" clip-path', figure.svg)[-1:]
+    heights = {float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)}
+    assert max(heights) - min(heights) < 1e-6
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_the_axis_covers_its_values_with_few_round_numbers(a: float, b: float) -> None:
+    """Every dot stands between the first and the last mark."""
+    low, high = sorted((a, b))
+    marks = ticks(low, high)
+
+    assert marks[0] <= low + 1e-6
+    assert marks[-1] >= high - 1e-6
+    assert 2 <= len(marks) <= 8
+
+
+def test_dots_and_bars_stand_where_their_numbers_say() -> None:
+    """Positions are percent of the axis, widths percent of the largest class."""
+    facts = facts_of_a_run()
+    plot = dot_plot(facts)
+
+    assert [text for _, text in plot["ticks"]] == ["80", "82", "84", "86", "88"]
+    assert plot["baseline"] == 25.0
+    assert plot["rows"][1]["dots"] == [37.5, 62.5, 100.0]
+    assert class_bars(facts)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
+    assert class_bars(facts)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
+    assert list(flattened({"a": {"b": [1, 2]}, "c": None})) == [("a.b", "1, 2"), ("c", "–")]

@@ -1,0 +1,6 @@
+"""What every test shares: one thread, since tests run beside each other, and no network."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,59 @@
+"""Outputs of networks, accuracy and cross-entropy."""
+
+import numpy as np
+import pytest
+import torch
+
+from shardset.errors import BadInput
+from student.evaluate import accuracy, mean_cross_entropy, outputs_of
+from student.networks import build_network
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
+
+
+def test_outputs_do_not_depend_on_the_batch_size():
+    """Running statistics, not those of the batch; the network's mode is put back."""
+    network = build_network("resnet8", outputs=3, channels=1, size=8).train()
+    whole = outputs_of(network, PIXELS, 7)
+    assert whole.shape == (7, 3)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(outputs_of(network, PIXELS, 2), whole, rtol=1e-4, atol=1e-5)
+    assert network.training
+    network.eval()
+    outputs_of(network, PIXELS)
+    assert not network.training
+
+
+def test_outputs_are_those_of_images_from_minus_one_to_one():
+    """A callable that is no network is asked the same way; bfloat16 comes back as float32."""
+    outputs = outputs_of(lambda images: images.flatten(1)[:, :2], PIXELS)
+    np.testing.assert_allclose(outputs, PIXELS[:, 0, 0, :2] / 127.5 - 1, atol=1e-6)
+    network = build_network("convnet-80k", outputs=3, channels=1, size=8)
+    half = outputs_of(network, PIXELS, precision="bfloat16")
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, outputs_of(network, PIXELS), atol=0.05)
+
+
+def test_accuracy_is_in_percent():
+    """Three of four."""
+    outputs = np.eye(4, dtype=np.float32)
+    assert accuracy(outputs, np.array([0, 1, 2, 0])) == 75.0
+
+
+def test_cross_entropy_is_that_of_torch():
+    """Also where logits are large."""
+    outputs = np.random.default_rng(1).normal(scale=300, size=(20, 5)).astype(np.float32)
+    labels = np.arange(20) % 5
+    expected = torch.nn.functional.cross_entropy(torch.tensor(outputs), torch.tensor(labels))
+    assert mean_cross_entropy(outputs, labels) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_input_that_means_nothing_is_refused():
+    """No image, floats for pixels, labels of other images."""
+    with pytest.raises(BadInput, match=r"uint8 \[0, 1, 8, 8\]"):
+        outputs_of(lambda images: images, PIXELS[:0])
+    with pytest.raises(BadInput, match="float32"):
+        outputs_of(lambda images: images, PIXELS.astype(np.float32))
+    for measure in (accuracy, mean_cross_entropy):
+        with pytest.raises(BadInput, match=r"\[4, 4\] and \[3\]"):
+            measure(np.eye(4), np.zeros(3, np.int64))
