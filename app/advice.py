@@ -23,22 +23,16 @@ def advise(validation: Mapping[str, Sequence[float]], recipe: Recipe, images: in
         if gain < -2 * error
         else f"{said}: too close to call."
     ]
-    base = fmean(validation["no-kd"])
-    if "raw" in validation and fmean(validation["raw"]) > fmean(validation["cgan-kd"]):
-        lines.append("The raw pool teaches better: raise policy.accept or policy.rho.")
-    if "relabelled" in validation and fmean(validation["relabelled"]) > fmean(
-        validation["cgan-kd"]
-    ):
-        lines.append("The teacher's labels teach better than filtering: set policy.relabel=true.")
-    for arm, help_ in (
+    for arm, what in (
+        ("raw", "the raw pool: raise policy.accept or policy.rho"),
+        ("relabelled", "the teacher's labels: set policy.relabel=true"),
         ("hinton", "soft labels on real images"),
         ("cgan-kd+hinton", "soft labels on curated images"),
     ):
-        if (
-            arm in validation
-            and fmean(validation[arm]) > max(base, fmean(validation["cgan-kd"])) + error
-        ):
-            lines.append(f"{help_} gain more ({fmean(validation[arm]) - base:+.1f}): use {arm}.")
+        if arm in validation:
+            better, within = paired(validation[arm], validation["cgan-kd"], images)
+            if better > within:
+                lines.append(f"{arm} gains {better:+.1f} points against cgan-kd: {what}.")
     if recipe.teacher.data == "budget" and recipe.teacher.weights is None:
         lines.append(
             "The teacher knows no more than these images: a stronger one (teacher.data=all or "

@@ -50,12 +50,16 @@ def opened(
         backend=backend,
         redo=set(redo),
     )
-    if not (folder / "recipe.yaml").is_file():
+    fresh = not (folder / "recipe.yaml").is_file()
+    if fresh:
         describe(ctx)
+        if recipe.teacher.weights is not None:
+            ctx.teacher_loader()
         RunFolder.open(folder, create=True)
     with ctx.run.lock():
-        if not (folder / "recipe.yaml").is_file():
+        if fresh:
             ctx.write_recipe()
+            ctx.run.record(source=source_facts(ctx))
         ctx.run.record(threads=ctx.threads, device=ctx.device.type, **machine_facts())
         torch.set_num_threads(ctx.threads)
         yield ctx
@@ -69,6 +73,20 @@ def recipe_of_run(folder: Path, recipe: str | None, overrides: Sequence[str]) ->
     if not own.is_file():
         raise BadInput(f"{folder} is no run folder; begin one with --recipe NAME or `cgankd run`")
     return load_recipe(str(own), overrides)
+
+
+def source_facts(ctx: Context) -> Facts:
+    """What run.json keeps of the source: a row for every image that was left out, and why."""
+    reals, split = ctx.reals, ctx.data.split
+    return {
+        "spec": reals.spec,
+        "revision": reals.revision,
+        "fingerprint": reals.fingerprint,
+        "images": len(reals.labels),
+        "duplicates": split.duplicates,
+        "cropped": reals.cropped,
+        "rejected": [{"image": image.id, "status": image.reason} for image in reals.rejected],
+    }
 
 
 def describe(ctx: Context) -> None:

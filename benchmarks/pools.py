@@ -55,7 +55,9 @@ def pooled_table(reports: list[dict]) -> dict:
 
 def difference(values: list[list[float]], others: list[list[float]]) -> dict[str, float]:
     """The mean paired difference, with its standard error over students and over pools."""
-    pairs = [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(values, others, strict=True)]
+    pairs = [
+        [a - b for a, b in zip(x, y, strict=True)] for x, y in zip(values, others, strict=True)
+    ]
     every = [pair for pool in pairs for pair in pool]
     means = [fmean(pool) for pool in pairs]
     return {

@@ -4,14 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-
-from shardset.errors import BadInput, TrainingDiverged
-from shardset.files import derive_seed
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int, Mapping[str, float]], None]

@@ -124,14 +124,15 @@ def select(
         reason[(reason == KEPT) & ~accepted] = REASONS.index("ratio")
     if policy.filter == "quantile":
         fitted["quantile"] = _filter(scores, policy, reason, in_first_round, groups)
-    label = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
+    final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
     shortfall = _apply_quota(groups, reason, policy.quota)
-    return Selection(scores.key, reason, label, scores.label, fitted, shortfall)
+    return Selection(scores.key, reason, final, scores.label, fitted, shortfall)
 
 
 def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
     """M for each sample in key order, float `[n]`: it starts as the largest ratio of the first
-    round and grows with what comes after it, revoking nothing (cDR-RS, arXiv 2103.11166)."""
+    round and grows with what comes after it, revoking nothing (cDR-RS, arXiv 2103.11166).
+    """
     start = first.max(initial=0.0)
     later = np.where(is_first, 0.0, np.nan_to_num(ratios))
     return np.maximum(start, np.maximum.accumulate(later))
@@ -185,8 +186,10 @@ def _apply_quota(
 
     By assigned label, also where labels are replaced: all arms then have the same number.
     """
-    shortfall = {}
-    for label, rows in groups.items() if quota is not None else ():
+    shortfall: dict[int, int] = {}
+    if quota is None:
+        return shortfall
+    for label, rows in groups.items():
         kept = rows[reason[rows] == KEPT]
         reason[kept[quota:]] = REASONS.index("quota")
         if len(kept) < quota:

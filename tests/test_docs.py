@@ -19,7 +19,8 @@ COMMANDS = sorted(
 def test_the_command_reference_is_what_help_prints():
     """docs/cli.md is current; `make docs` rewrites it."""
     spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
 
@@ -50,5 +51,3 @@ def test_every_make_target_is_explained():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
     assert targets - {"help", "install"} == set(re.findall(r"\| `make ([a-z]+)`", text))
-
-

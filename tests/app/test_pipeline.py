@@ -29,7 +29,9 @@ def test_a_run_leaves_what_the_format_promises(finished):
 
     for name in ("teacher", "generator", "ratio", "pool", "scores", "students", "report"):
         assert (out / name).is_dir(), name
-    assert {"task", "metric", "arms", "teacher", "pool", "kept", "dropped", "seconds"} <= set(report)
+    assert {"task", "metric", "arms", "teacher", "pool", "kept", "dropped", "seconds"} <= set(
+        report
+    )
     assert report == json.loads((out / "report" / "report.json").read_text())
     for arm in report["arms"].values():
         assert {"mean", "std", "values", "steps", "images_seen"} <= set(arm)
