@@ -11,8 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curation.fit_ratio import RatioConfig
 from curation.policy import Policy
+from curation.ratio_config import RatioConfig
 from generator.config import GeneratorConfig, GeneratorTraining
 from shardset.errors import RecipeError
 from shardset.sources import SourceColumns

@@ -43,6 +43,8 @@ def select_all(ctx: Context) -> Facts:
         score(ctx)
     for name, selection in chosen.items():
         write_selection(ctx, name, policies[name], selection)
+        for problem in selection.problems():
+            ctx.console.note(f"{name}: {problem}")
         for label, missing in selection.shortfall.items():
             ctx.console.note(
                 f"{name}: {ctx.reals.space.display(label)} is {missing} short of its quota; raise "

@@ -244,7 +244,6 @@ def score(ctx: Context) -> Facts:
             load_teacher=ctx.teacher_loader,
             ratio_folder=None if ratio["problems"] else ctx.run.ratio,
             device=ctx.device.type,
-            precision=ctx.precision,
             batch=plan.batch,
         )
         for spec in plan.shards

@@ -11,12 +11,13 @@ import torch
 
 from app.context import Context, Facts, Precision, save_array, write_metrics
 from app.stages import REAL_OUTPUTS
+from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed, fingerprint, read_json, write_json
 from shardset.plan import read_plan
 from shardset.shards import read_shard
 from shardset.tables import read_numbered, read_table
 from shardset.weights import load_weights
-from student.arms import ARMS, images_seen, starts_from_no_kd, steps_of
+from student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
 from student.batches import TrainingData
 from student.evaluate import accuracy, mean_cross_entropy, outputs_of
 from student.networks import save_network
@@ -43,11 +44,27 @@ class StudentJob:
     fields: Mapping[str, Any]  # all that decides the result
 
 
-def train_student_job(job: StudentJob) -> Facts:
-    """A student's validation figures; a folder whose marker matches is not trained again."""
+def train_student_job(job: StudentJob) -> Facts | None:
+    """A student's validation figures, None where training diverged.
+
+    A folder whose marker matches is not trained again.
+    """
     marker = job.folder / "done.json"
     if marker.is_file() and (done := read_json(marker))["fingerprint"] == fingerprint(job.fields):
         return done["figures"]
+    done = {"fingerprint": fingerprint(job.fields), "fields": job.fields}
+    try:
+        figures = _train(job)
+    except TrainingDiverged as error:
+        # A learning rate that is too high for this arm is a result of the search, not its end.
+        write_json(marker, {**done, "figures": None, "diverged": str(error)})
+        return None
+    write_json(marker, {**done, "figures": figures})
+    return figures
+
+
+def _train(job: StudentJob) -> Facts:
+    """Trains the student, writes it to its folder and returns its validation figures."""
     device = torch.device(job.device)
     evaluate = partial(_figures, job.arrays, batch=1000, device=device, precision=job.precision)
     module, history = train_network(
@@ -61,9 +78,8 @@ def train_student_job(job: StudentJob) -> Facts:
         eval=evaluate,
         teacher=job.teacher() if job.teacher else None,
     )
-    figures = evaluate(module)
     channels, size = _array(job.arrays, "train_pixels").shape[1:3]
-    sha256 = save_network(
+    save_network(
         job.folder,
         module,
         name=job.training.network,
@@ -73,16 +89,7 @@ def train_student_job(job: StudentJob) -> Facts:
         facts=job.facts,
     )
     write_metrics(job.folder, history)
-    write_json(
-        marker,
-        {
-            "fingerprint": fingerprint(job.fields),
-            "fields": job.fields,
-            "figures": figures,
-            "sha256": sha256,
-        },
-    )
-    return figures
+    return evaluate(module)
 
 
 def _figures(
@@ -275,6 +282,11 @@ class ArmSearch:
     def _trained(self, name: str, jobs: Sequence[StudentJob]) -> TrainedArm:
         steps, lr, figures = self.chosen[name]
         for seed, job in zip(self.ctx.recipe.seeds, jobs, strict=True):
+            if train_student_job(job) is None:
+                raise TrainingDiverged(
+                    f"{name}, seed {seed}: training diverged with learning rate {lr}, which the "
+                    "search seeds survived; lower student.learning_rates"
+                )
             _link(self.ctx.run.students / name / f"seed-{seed}", job.folder)
         return TrainedArm(
             steps=steps,
@@ -288,18 +300,10 @@ class ArmSearch:
 def _best(
     grid: Mapping[tuple[int, float], Sequence[StudentJob]],
 ) -> tuple[int, float, list[Facts]]:
-    """The setting with the best validation and its figures, one for each search seed."""
+    """The chosen steps and learning rate, and their figures, one for each search seed."""
     figures = {setting: [train_student_job(job) for job in jobs] for setting, jobs in grid.items()}
-
-    def merit(setting: tuple[int, float]) -> tuple[float, float]:
-        accuracies, losses = (
-            np.mean([figure[name] for figure in figures[setting]])
-            for name in ("accuracy", "cross_entropy")
-        )
-        return float(accuracies), -float(losses)
-
-    best = max(figures, key=merit)
-    return (*best, figures[best])
+    best = choose(figures)
+    return (*best, [row for row in figures[best] if row is not None])
 
 
 def _link(link: Path, folder: Path) -> None:

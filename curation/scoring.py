@@ -1,6 +1,7 @@
 """Scores one pool shard: what the teacher says of each sample, and its density ratio."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curation.fit_ratio import load_ratio
+from curation.feature_nets import padded_images
+from curation.ratio_model import RatioModel, load_ratio
+from shardset.errors import CorruptShard
 from shardset.files import read_json, sha256_file, write_json
-from shardset.images import to_images
-from shardset.shards import marker_name, marker_of, read_shard
-from shardset.tables import table_name, write_table
+from shardset.images import BadImage, decode_png
+from shardset.shards import is_done, marker_name, marker_of, tar_name
+from shardset.tables import read_table, table_name, write_table
 
 Teacher = Callable[[torch.Tensor], torch.Tensor]
+LARGEST_LOGIT = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -24,68 +28,65 @@ class ScoreJob:
     pool_folder: Path
     scores_folder: Path
     index: int
-    fingerprint: str
+    fingerprint: str  # covers the weights of teacher and ratio: a worker loads each of them once
     load_teacher: Callable[[], Teacher]
     ratio_folder: Path | None  # None: there is no ratio to trust; every density ratio is 1
     device: str
-    precision: str
     batch: int
     threads: int = 1
 
 
 def score_shard(job: ScoreJob) -> str:
-    """The sha256 of the shard's score table; one whose marker matches is not made again."""
+    """The sha256 of the shard's score table; one whose marker matches is not made again.
+
+    Each network sees each image once, in batches padded to one size, without augmentation.
+    """
     path = job.scores_folder / table_name(job.index)
     marker = job.scores_folder / marker_name(job.index)
     pool = marker_of(job.pool_folder, job.index)
     origin = {"fingerprint": job.fingerprint, "pool_tar": pool and pool["tar"]["sha256"]}
     if marker.is_file() and path.is_file():
         done = read_json(marker)
-        if {name: done[name] for name in origin} == origin:
+        if {name: done.get(name) for name in origin} == origin:
             return done["sha256"]
+    if pool is None or not is_done(job.pool_folder, job.index, pool["fingerprint"]):
+        raise CorruptShard(
+            f"shard {job.index:06d} in {job.pool_folder} is not whole; run produce again"
+        )
     marker.unlink(missing_ok=True)
-    device = torch.device(job.device)
-    if device.type == "cpu":
-        torch.set_num_threads(job.threads)
-    pixels, rows = read_shard(job.pool_folder, job.index)
+    rows = read_table(job.pool_folder / table_name(job.index))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.threads)  # their number changes the last bits of a float
+    try:
+        logits, ratio = _forward(job, rows)
+    finally:
+        torch.set_num_threads(threads)
+    write_table(path, score_table(rows, logits, ratio))
+    digest = sha256_file(path)
+    write_json(marker, {**origin, "sha256": digest})
+    return digest
+
+
+def score_table(rows: pa.Table, logits: np.ndarray, ratio: np.ndarray) -> pa.Table:
+    """The score table of a shard's rows, teacher logits float32 `[n, C]` and ratios `[n]`.
+
+    Scores are null, and the status says why, where a sample has no image or no finite score.
+    """
     labels = rows["label"].to_numpy()
-    ok = np.array([status == "ok" for status in rows["status"].to_pylist()])
-    teacher = job.load_teacher()
-    logits = np.concatenate(
-        [
-            teacher(images)[:count].float().cpu().numpy()
-            for images, count in _batches(pixels, job.batch, device)
-        ]
-    )
-    ratio = np.ones(len(labels), dtype=np.float32)
-    if job.ratio_folder is not None:
-        ratio = load_ratio(job.ratio_folder, device).score(pixels, labels, batch=job.batch)
-    write_table(path, score_table(rows["key"], labels, logits, ratio, rows["status"], ok))
-    write_json(marker, {**origin, "sha256": sha256_file(path)})
-    return sha256_file(path)
-
-
-def score_table(
-    key: pa.ChunkedArray,
-    labels: np.ndarray,
-    logits: np.ndarray,
-    ratio: np.ndarray,
-    status: pa.ChunkedArray,
-    ok: np.ndarray,
-) -> pa.Table:
-    """The score table: one row per sample, null where a sample has no image."""
+    status = np.array(rows["status"].to_pylist(), dtype=object)
+    finite = np.isfinite(logits).all(1) & np.isfinite(ratio)
+    status[(status == "ok") & ~finite] = "not finite"
+    missing = status != "ok"
+    logits = np.where(np.isfinite(logits), logits, 0.0).clip(-LARGEST_LOGIT, LARGEST_LOGIT)
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     error = -log_probability[np.arange(len(labels)), labels]
     entropy = -(np.exp(log_probability) * log_probability).sum(1)
-    finite = ok & np.isfinite(logits).all(1) & np.isfinite(ratio)
-    missing = ~finite
     flat = pa.array(logits.astype(np.float16).ravel())
-    states = np.where(ok & missing, "not finite", np.asarray(status.to_pylist()))
     return pa.table(
         {
-            "key": key,
-            "label": labels,
+            "key": rows["key"],
+            "label": rows["label"],
             "density_ratio": pa.array(ratio.astype(np.float32), mask=missing),
             "teacher_label": pa.array(logits.argmax(1), pa.int64(), mask=missing),
             "teacher_error": pa.array(error.astype(np.float32), mask=missing),
@@ -93,17 +94,76 @@ def score_table(
             "teacher_logits": pa.FixedSizeListArray.from_arrays(flat, logits.shape[1]).cast(
                 pa.list_(pa.float16())
             ),
-            "status": states,
+            "status": pa.array(status.tolist(), pa.string()),
         }
     )
 
 
-def _batches(
-    pixels: np.ndarray, batch: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, int]]:
-    """Images padded to one size, which changes the last bits of a float, and how many count."""
-    for start in range(0, len(pixels), batch):
-        part = pixels[start : start + batch]
-        if len(part) < batch:
-            part = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
-        yield to_images(part).to(device), min(batch, len(pixels) - start)
+def _forward(job: ScoreJob, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Teacher logits float32 `[n, C]` and density ratios float32 `[n]`."""
+    teacher, model = _networks(job)
+    device = torch.device(job.device)
+    labels = torch.from_numpy(rows["label"].to_numpy().astype(np.int64))
+    logits, ratios = [], []
+    with ThreadPoolExecutor(1) as decoder, torch.inference_mode():
+        # The next batch is decoded while the networks work on this one.
+        batches = _image_batches(job, rows)
+        coming = decoder.submit(next, batches, None)
+        start = 0
+        while (batch := coming.result()) is not None:
+            coming = decoder.submit(next, batches, None)
+            images, count = batch[0].to(device), batch[1]
+            logits.append(teacher(images)[:count].float())
+            if model is not None:
+                own = torch.zeros(job.batch, dtype=torch.int64)
+                own[:count] = labels[start : start + count]
+                ratios.append(model.ratios(images, own.to(device))[:count])
+            start += count
+        found = torch.cat(logits).cpu().numpy()
+        ratio = torch.cat(ratios).cpu().numpy() if ratios else np.ones(start, dtype=np.float32)
+    return found, ratio
+
+
+def _image_batches(job: ScoreJob, rows: pa.Table) -> Iterator[tuple[torch.Tensor, int]]:
+    """Images `[batch, c, h, w]` in [−1, 1] and how many of them count; failed ones are grey."""
+    data = memoryview((job.pool_folder / tar_name(job.index)).read_bytes())
+    keys, offsets, lengths = (rows[name].to_numpy() for name in ("key", "png_offset", "png_length"))
+
+    def pixels_of(row: int) -> np.ndarray:
+        place = slice(offsets[row], offsets[row] + lengths[row])
+        try:
+            return decode_png(bytes(data[place]))
+        except BadImage as error:
+            raise CorruptShard(
+                f"shard {job.index:06d} in {job.pool_folder}: key {keys[row]} {error}; run "
+                "produce again to rebuild it"
+            ) from error
+
+    present = np.flatnonzero(lengths)
+    if not present.size:
+        raise CorruptShard(
+            f"shard {job.index:06d} in {job.pool_folder}: no sample has an image; train the "
+            "generator anew"
+        )
+    shape = pixels_of(int(present[0])).shape
+    for start in range(0, len(rows), job.batch):
+        stop = min(start + job.batch, len(rows))
+        pixels = np.full((stop - start, *shape), 127, dtype=np.uint8)
+        for row in np.flatnonzero(lengths[start:stop]) + start:
+            pixels[row - start] = pixels_of(int(row))
+        yield padded_images(pixels, job.batch)
+
+
+_loaded: dict[tuple[str, str, Path | None], tuple[Teacher, RatioModel | None]] = {}
+
+
+def _networks(job: ScoreJob) -> tuple[Teacher, RatioModel | None]:
+    """Teacher and density ratio, kept from shard to shard: loading can take as long as scoring."""
+    name = (job.fingerprint, job.device, job.ratio_folder)
+    if name not in _loaded:
+        _loaded.clear()
+        ratio = None
+        if job.ratio_folder is not None:
+            ratio = load_ratio(job.ratio_folder, torch.device(job.device))
+        _loaded[name] = (job.load_teacher(), ratio)
+    return _loaded[name]

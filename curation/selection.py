@@ -11,12 +11,18 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.policy import Policy
 from shardset.errors import BadInput
 
 REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "reviewer")
 KEPT = -1
+REMEDIES = {
+    "ratio": "take policy.subsample none or raise policy.accept",
+    "teacher": "raise policy.rho or take policy.filter none",
+    "outlier": "their scores are missing: look at the status column of the score table",
+}
 COLUMNS = ("key", "label", "density_ratio", "teacher_label", "teacher_error", "status")
 
 
@@ -44,7 +50,7 @@ class Scores:
             ratio=floats("density_ratio"),
             teacher_label=table["teacher_label"].fill_null(-1).to_numpy(),
             teacher_error=floats("teacher_error"),
-            scored=pa.compute.equal(table["status"], "ok").to_numpy(),
+            scored=pc.equal(table["status"], "ok").to_numpy(),
         )
 
 
@@ -69,6 +75,20 @@ class Selection:
         codes, numbers = np.unique(self.reason[~self.kept], return_counts=True)
         dropped = {REASONS[c]: int(n) for c, n in zip(codes, numbers, strict=True)}
         return {"kept": int(self.kept.sum()), "dropped": dropped}
+
+    def problems(self) -> list[str]:
+        """One line for each assigned label of which nothing was kept: why, and what to change."""
+        labels = np.unique(self.original_label)
+        lines = []
+        for label in np.setdiff1d(labels, self.original_label[self.kept]).tolist():
+            reasons = self.reason[self.original_label == label]
+            times = np.bincount(reasons, minlength=len(REASONS))
+            name = REASONS[times.argmax()]
+            lines.append(
+                f"label {label}: none of {len(reasons):,} samples was kept, {times.max():,} were "
+                f"dropped for {name}; {REMEDIES[name]}"
+            )
+        return lines
 
     def kept_of(self, label: int) -> int:
         """The number kept of one assigned label."""
@@ -98,6 +118,8 @@ def select(
     shapes = {a.shape for a in (scores.key, scores.ratio, uniforms, in_first_round)}
     if len(shapes) != 1:
         raise BadInput(f"scores, uniform numbers and rounds must be aligned, got {sorted(shapes)}")
+    if (np.diff(scores.key) <= 0).any():
+        raise BadInput("scores are not in the order of their keys; read them with read_numbered")
     reason = np.full(len(scores.key), KEPT, dtype=np.int8)
     reason[~scores.scored] = REASONS.index("outlier")
     fitted: dict[str, Any] = {}

@@ -1,17 +1,18 @@
 """Seeds and labels in, shards out: one job makes one shard, anywhere and in any order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from generator.biggan import BigGANGenerator
-from generator.train import build_generator
-from shardset.errors import CheckpointError
+from generator.biggan import BigGANGenerator, build_generator
+from shardset.errors import BadInput, CheckpointError
 from shardset.identity import latents
 from shardset.images import encode_png, pixel_sha256, to_pixels
 from shardset.plan import Plan, ShardSpec, read_plan
@@ -30,68 +31,47 @@ class ProduceJob:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Keys that go through the network together: always the same ones, for the same bytes."""
+
+    first_key: int
+    labels: np.ndarray
+
+
 def produce_shard(job: ProduceJob) -> dict[str, Any]:
     """The marker of a shard of the pool's plan; a shard that is done is not made again."""
-    if is_done(job.pool_folder, job.index, job.fingerprint):
-        marker = marker_of(job.pool_folder, job.index)
-        assert marker is not None
-        return marker
-    plan = read_plan(job.pool_folder / "plan.json")
-    device = torch.device(job.device)
-    if device.type == "cpu":
-        torch.set_num_threads(plan.threads)
-    network, config = load_generator(job.generator_folder, device)
-    spec = plan.shards[job.index]
-    labels = plan.labels(spec).tolist()
-    # PNG and tar work goes on beside the network's: one thread, so that order is kept.
-    with (
-        PoolShardWriter(job.pool_folder, job.index, job.fingerprint) as writer,
-        ThreadPoolExecutor(1) as encoder,
-    ):
-        waiting = None
-        for start, pixels in _batches(network, config["latent_dim"], plan, spec, device):
-            if waiting is not None:
-                waiting.result()
-            waiting = encoder.submit(_add, writer, plan, spec.first_key, start, pixels, labels)
-        if waiting is not None:
-            waiting.result()
+    if not is_done(job.pool_folder, job.index, job.fingerprint):
+        plan = read_plan(job.pool_folder / "plan.json")
+        with (
+            _threads(plan),
+            PoolShardWriter(job.pool_folder, job.index, job.fingerprint) as writer,
+        ):
+            _fill(writer, plan, plan.shards[job.index], job)
     marker = marker_of(job.pool_folder, job.index)
     assert marker is not None
     return marker
 
 
-def _add(
-    writer: PoolShardWriter,
-    plan: Plan,
-    first_key: int,
-    start: int,
-    pixels: np.ndarray,
-    labels: list[int],
-) -> None:
-    for place, image in enumerate(pixels, start):
-        label = labels[place]
-        writer.add(
-            first_key + place,
-            encode_png(image),
-            label,
-            label,
-            pixel_sha256(image),
-            plan.seed,
-            plan.pool_id,
-        )
+def regenerate(
+    generator_folder: Path, plan: Plan, keys: Sequence[int], device: torch.device
+) -> np.ndarray:
+    """The pixels uint8 `[n, c, h, w]` of any keys of a plan, made again from the weights.
 
-
-def _batches(
-    network: BigGANGenerator, latent_dim: int, plan: Plan, spec: ShardSpec, device: torch.device
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The place of each batch in the shard, and its pixels uint8 `[n, c, h, w]`."""
-    labels = plan.labels(spec)
-    for start in range(0, spec.count, plan.batch):
-        count = min(plan.batch, spec.count - start)
-        first = spec.first_key + start
-        z = latents(plan.seed, first, count, latent_dim)
-        images = generate(network, z, labels[start : start + count], plan, device)
-        yield start, to_pixels(images)
+    Whole batches are made and the keys taken out of them: a sample's last bits depend on the size
+    of its batch and its place in it. `BadInput` for a key that the plan does not hold.
+    """
+    network, _ = load_generator(generator_folder, device)
+    made: dict[int, np.ndarray] = {}
+    samples = []
+    with _threads(plan):
+        for key in keys:
+            batch = _batch_of(plan, key)
+            if batch.first_key not in made:
+                z = latents(plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
+                made[batch.first_key] = to_pixels(generate(network, z, batch.labels, plan, device))
+            samples.append(made[batch.first_key][key - batch.first_key])
+    return np.stack(samples)
 
 
 @torch.inference_mode()
@@ -114,7 +94,7 @@ def generate(
     images = network(
         torch.from_numpy(padded_z).to(device, dtype), torch.from_numpy(padded_labels).to(device)
     )
-    return images[:count].float().cpu()
+    return images[:count]
 
 
 def load_generator(folder: Path, device: torch.device) -> tuple[BigGANGenerator, dict[str, Any]]:
@@ -129,3 +109,66 @@ def load_generator(folder: Path, device: torch.device) -> tuple[BigGANGenerator,
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     return network.to(device).eval(), config
+
+
+def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob) -> None:
+    """Adds every sample of a shard. One thread beside the network's draws the next latents and
+    writes the last PNGs; it is one, so that the order is kept.
+    """
+    device = torch.device(job.device)
+    network, _ = load_generator(job.generator_folder, device)
+    batches = _batches(plan, spec)
+    draws = [
+        partial(latents, plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
+        for batch in batches
+    ]
+    with ThreadPoolExecutor(1) as beside:
+        drawn, added = beside.submit(draws[0]), None
+        for place, batch in enumerate(batches):
+            z = drawn.result()
+            if place + 1 < len(batches):
+                drawn = beside.submit(draws[place + 1])
+            pixels = to_pixels(generate(network, z, batch.labels, plan, device))
+            if added is not None:
+                added.result()  # no more than one batch waits, however slow the disk is
+            added = beside.submit(_add, writer, plan, batch, pixels)
+        if added is not None:
+            added.result()
+
+
+def _add(writer: PoolShardWriter, plan: Plan, batch: _Batch, pixels: np.ndarray) -> None:
+    labels = batch.labels.tolist()
+    for key, label, image in zip(
+        range(batch.first_key, batch.first_key + len(labels)), labels, pixels, strict=True
+    ):
+        # A class-conditional generator was given the label itself.
+        writer.add(
+            key, encode_png(image), label, label, pixel_sha256(image), plan.seed, plan.pool_id
+        )
+
+
+def _batches(plan: Plan, spec: ShardSpec) -> list[_Batch]:
+    """The batches of a shard; the last may be short."""
+    labels = plan.labels(spec)
+    return [
+        _Batch(spec.first_key + start, labels[start : start + plan.batch])
+        for start in range(0, spec.count, plan.batch)
+    ]
+
+
+def _batch_of(plan: Plan, key: int) -> _Batch:
+    for spec in plan.shards:
+        if spec.first_key <= key < spec.first_key + spec.count:
+            return _batches(plan, spec)[(key - spec.first_key) // plan.batch]
+    raise BadInput(f"key {key} is not in the plan, which holds 0 to {plan.count - 1}")
+
+
+@contextmanager
+def _threads(plan: Plan) -> Iterator[None]:
+    """The plan's number of threads inside an operator, which changes float bytes too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -5,7 +5,7 @@ singular vector, `sv0` the last singular value. σ is worked out anew in every f
 power iteration from `u0`; `u0` and `sv0` move in training only.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -123,3 +123,16 @@ def _spread(kernel: Tensor) -> Tensor:
     """The sum of a kernel's four copies shifted by one: `[o, i, 3, 3]` to `[o, i, 4, 4]`."""
     rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
     return F.pad(rows, (0, 1, 0, 0)) + F.pad(rows, (1, 0, 0, 0))
+
+
+def initialise(network: nn.Module, initial: Literal["normal", "orthogonal"]) -> None:
+    """Sets weights to N(0, 0.02²) or to orthogonal rows, embeddings to N(0, 0.02²), biases to 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            if initial == "normal" or isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.orthogonal_(module.weight)
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias":
+                    nn.init.zeros_(parameter)

@@ -20,11 +20,12 @@ from generator.checkpoints import Checkpoints
 from generator.config import GeneratorConfig, GeneratorTraining
 from generator.discriminator import ProjectionDiscriminator
 from generator.ema import MovingAverage
+from generator.grid import grid_png
 from generator.losses import hinge_fake, hinge_generator, hinge_real
+from generator.spectral import initialise
 from generator.watch import check_health, spread
 from shardset.errors import BadInput
-from shardset.files import derive_seed, sync_file, write_bytes
-from shardset.images import encode_png, to_pixels
+from shardset.files import derive_seed, naming_full_disk, sync_file, write_bytes
 from shardset.weights import save_weights
 
 Precision = Literal["float32", "bfloat16"]
@@ -68,8 +69,7 @@ def train_generator(
             if run.step == stop_after:
                 return {"steps": run.step}
             run.advance()
-            values = run.rows[-1] if run.rows else {}
-            progress(run.step, training.iterations, values)
+            progress(run.step, training.iterations, run.latest())
         return run.finish()
     finally:
         torch.set_num_threads(before)
@@ -101,8 +101,7 @@ class _Training:
         }
         fields = {
             "network": self.shape,
-            # Counted on, not fixed: a finished run may be continued by asking for more steps.
-            "training": training.model_dump(mode="json", exclude={"iterations"}),
+            "training": training.model_dump(mode="json"),
             "seed": seed,
             "precision": precision,
             "device": device.type,
@@ -117,7 +116,7 @@ class _Training:
                 pixels.shape[2], pixels.shape[1], classes, config.width, config.network
             )
             for network in (self.generator, self.discriminator):
-                _initialise(network, training.initial)
+                initialise(network, training.initial)
         self.generator.to(device)
         self.discriminator.to(device)
         self.average = MovingAverage(self.generator)
@@ -175,8 +174,13 @@ class _Training:
             "sha256": sha256,
             "generator_parameters": _count(self.generator),
             "discriminator_parameters": _count(self.discriminator),
-            **{name: self.rows[-1][name] for name in ("loss_d", "loss_g", "variety")},
+            **self.latest(),
         }
+
+    def latest(self) -> dict[str, float]:
+        """The latest metrics that are worth a glance."""
+        row = self.rows[-1] if self.rows else {}
+        return {name: row[name] for name in ("loss_d", "loss_g", "variety") if row}
 
     def _optimise(self) -> Tensor:
         """Updates both networks; returns loss_d, loss_g and the mean score of real images."""
@@ -241,19 +245,15 @@ class _Training:
         self.rows.append({"step": self.step, **values, "variety": variety})
         check_health(self.rows)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self._metrics, "a") as file:
+        with naming_full_disk(self._metrics), open(self._metrics, "a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
 
     @torch.no_grad()
     def _write_grid(self) -> None:
         """A row per label, a column per latent, always the same latents."""
-        samples = to_pixels(self.average.module(self.grid_z, self.grid_labels))
-        count, channels, size, _ = samples.shape
-        rows = samples.reshape(count // GRID_COLUMNS, GRID_COLUMNS, channels, size, size)
-        grid = rows.transpose(2, 0, 3, 1, 4).reshape(channels, -1, GRID_COLUMNS * size)
-        write_bytes(
-            self.folder / "samples" / f"{self.step:07d}.png", encode_png(np.ascontiguousarray(grid))
-        )
+        samples = self.average.module(self.grid_z, self.grid_labels)
+        path = self.folder / "samples" / f"{self.step:07d}.png"
+        write_bytes(path, grid_png(samples, GRID_COLUMNS))
 
     @property
     def _metrics(self) -> Path:
@@ -285,18 +285,6 @@ def _check_images(pixels: np.ndarray, labels: np.ndarray, classes: int) -> None:
     missing = sorted(set(range(classes)) - set(labels.tolist()))
     if missing:
         raise BadInput(f"class {missing[0]} of {classes} has no images to train the generator on")
-
-
-def _initialise(network: torch.nn.Module, initial: str) -> None:
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.Embedding):
-            if initial == "normal" or isinstance(module, torch.nn.Embedding):
-                torch.nn.init.normal_(module.weight, std=0.02)
-            else:
-                torch.nn.init.orthogonal_(module.weight)
-            for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias":
-                    torch.nn.init.zeros_(parameter)
 
 
 def _adam(

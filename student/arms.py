@@ -4,15 +4,16 @@ Every arm has the same number of generated images where it uses any, and the sam
 augmentation, learning-rate search and averaging, so that only the data and the loss differ.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
-from shardset.errors import BadInput, TrainingDiverged
+from shardset.errors import TrainingDiverged
 
 Init = Literal["scratch", "no-kd"]  # where students start; no-kd means from the no-kd student
-Value = int | float
+Setting = TypeVar("Setting")  # what is chosen among, such as (steps, learning rate)
 
 
 @dataclass(frozen=True)
@@ -65,51 +66,21 @@ def images_seen(name: str, init: Init, steps: int, batch: int) -> int:
     return (before + steps_of(ARMS[name], steps)) * batch
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The chosen value and the score of every candidate; a diverged one has −inf."""
+def choose(figures: Mapping[Setting, Sequence[Mapping[str, float] | None]]) -> Setting:
+    """The setting with the highest mean `accuracy` on validation, `cross_entropy` breaking ties.
 
-    value: Value
-    scores: Mapping[Value, float]
-
-
-def choose_steps(
-    candidates: Sequence[int], validate: Callable[[int], float], tolerance: float = 0.0
-) -> Choice:
-    """The fewest steps whose validation score is within `tolerance` of the best one.
-
-    `validate` trains with so many steps and returns a score, larger is better. The steps are
-    chosen once, for the no-kd arm, and hold for every arm.
+    One entry per seed; None is a training that diverged, which rules its setting out.
+    `TrainingDiverged` where that rules out every setting.
     """
-    return _choose(sorted(candidates), validate, tolerance)
 
+    def merit(setting: Setting) -> tuple[float, float]:
+        rows = [row for row in figures[setting] if row is not None]
+        return fmean(row["accuracy"] for row in rows), -fmean(row["cross_entropy"] for row in rows)
 
-def choose_learning_rate(candidates: Sequence[float], validate: Callable[[float], float]) -> Choice:
-    """The learning rate with the best validation score, the smaller one of equals.
-
-    `validate` trains with this rate and returns a score, larger is better. Every arm searches the
-    same candidates.
-    """
-    return _choose(sorted(candidates), validate, 0.0)
-
-
-def _choose(
-    candidates: Sequence[Value], validate: Callable[..., float], tolerance: float
-) -> Choice:
-    if not candidates:
-        raise BadInput("there is nothing to choose from; give at least one candidate")
-    scores = {candidate: _score(candidate, validate) for candidate in candidates}
-    best = max(scores.values())
-    if best == float("-inf"):
+    whole = [setting for setting, rows in figures.items() if None not in rows]
+    if not whole:
         raise TrainingDiverged(
-            f"training diverged with every candidate ({', '.join(map(str, candidates))}); "
+            f"training diverged with every setting tried ({', '.join(map(str, figures))}); "
             "give smaller learning rates"
         )
-    return Choice(next(key for key, score in scores.items() if score >= best - tolerance), scores)
-
-
-def _score(candidate: Value, validate: Callable[..., float]) -> float:
-    try:
-        return validate(candidate)
-    except TrainingDiverged:
-        return float("-inf")
+    return max(whole, key=merit)

@@ -78,9 +78,11 @@ def test_the_test_split_was_opened_once_by_the_report(finished):
     assert json.loads((out / "run.json").read_text())["test_openings"] == {"report": 1}
 
 
-def test_a_second_run_does_nothing_again(finished):
+def test_a_second_run_does_nothing_again(finished, tmp_path):
     """Finished stages are recognised: no file of theirs is written anew."""
-    out, report = finished
+    original, report = finished
+    out = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(original), str(out)], check=True)
     before = {p: p.stat().st_mtime_ns for p in (out / "pool").iterdir()}
     weights = [p.stat().st_mtime_ns for p in sorted(out.glob("students/trained/*/*.safetensors"))]
     result = run_tiny(out, "--backend", "serial", "--json")
@@ -131,7 +133,7 @@ def test_a_changed_setting_is_refused_by_name_and_redo_replaces_it(finished, tmp
     """A stale stage says which field changed; --redo makes it anew."""
     out, _ = finished
     copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(out), str(copy)], check=True)
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
     refused = run_tiny(copy, "--set", "pool.per_label=31")
 
     assert refused.returncode == 2
@@ -144,7 +146,7 @@ def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_pa
     """The source, the weights and the shards may be gone."""
     out, _ = finished
     copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(out), str(copy)], check=True)
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
     for gone in [*copy.glob("pool/*.tar"), *copy.glob("*/model.safetensors")]:
         gone.unlink()
     command = run_command(copy)[:3]

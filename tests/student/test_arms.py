@@ -1,18 +1,9 @@
 """The arms as the design names them, and the choice of steps and learning rates."""
 
-import math
-
 import pytest
 
-from shardset.errors import BadInput, TrainingDiverged
-from student.arms import (
-    ARMS,
-    choose_learning_rate,
-    choose_steps,
-    images_seen,
-    starts_from_no_kd,
-    steps_of,
-)
+from shardset.errors import TrainingDiverged
+from student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
 
 
 def test_arms_are_those_of_the_comparison():
@@ -49,35 +40,29 @@ def test_equal_compute_sees_as_many_images_as_the_arms_that_fine_tune():
     assert not starts_from_no_kd("hinton", "scratch")
 
 
-def test_fewest_steps_among_the_best_are_chosen():
-    """Whatever their order; a tolerance lets a cheaper one win."""
-    scores = {2000: 91.0, 500: 88.0, 1000: 90.8, 4000: 91.0}
-    assert choose_steps(list(scores), scores.__getitem__).value == 2000
-    choice = choose_steps(list(scores), scores.__getitem__, tolerance=0.5)
-    assert choice.value == 1000
-    assert choice.scores == scores
+def figures(*accuracies, loss=1.0):
+    """One validation row per seed; None for a training that diverged."""
+    return [a if a is None else {"accuracy": a, "cross_entropy": loss} for a in accuracies]
 
 
-def test_best_learning_rate_is_chosen_and_divergence_loses():
-    """A rate that diverges scores −inf and the search goes on."""
-
-    def validate(rate):
-        if rate > 0.5:
-            raise TrainingDiverged("too large")
-        return {0.01: 80.0, 0.1: 90.0, 0.3: 90.0}[rate]
-
-    choice = choose_learning_rate([1.0, 0.3, 0.1, 0.01], validate)
-    assert choice.value == 0.1
-    assert choice.scores[1.0] == -math.inf
+def test_the_best_mean_accuracy_over_seeds_is_chosen():
+    """A lucky seed does not outweigh an unlucky one."""
+    assert choose({0.1: figures(90, 80), 0.3: figures(86, 86), 1.0: figures(85, 85)}) == 0.3
 
 
-def test_nothing_to_choose_from_is_refused():
-    """No candidate is bad input; candidates that all diverge are a failure."""
+def test_cross_entropy_breaks_a_tie():
+    """Few validation images often give equal accuracies."""
+    tied = {(100, 0.1): figures(90, loss=0.4), (200, 0.1): figures(90, loss=0.3)}
 
-    def diverge(rate):
-        raise TrainingDiverged("too large")
+    assert choose(tied) == (200, 0.1)
 
-    with pytest.raises(BadInput, match="at least one candidate"):
-        choose_steps([], float)
-    with pytest.raises(TrainingDiverged, match=r"every candidate \(0.1, 0.2\)"):
-        choose_learning_rate([0.1, 0.2], diverge)
+
+def test_a_setting_that_diverged_for_one_seed_is_ruled_out():
+    """However good its other seeds were."""
+    assert choose({0.1: figures(80, 80), 0.3: figures(99, None)}) == 0.1
+
+
+def test_nothing_but_divergence_is_an_error_with_advice():
+    """The message names what was tried."""
+    with pytest.raises(TrainingDiverged, match=r"0\.1, 0\.3.*smaller learning rates"):
+        choose({0.1: figures(None), 0.3: figures(90, None)})

@@ -1,0 +1,18 @@
+"""Runs every benchmark of the README, one after the other: `python -m benchmarks [OUT]`."""
+
+import subprocess
+import sys
+
+OUT = sys.argv[1] if len(sys.argv) > 1 else "runs/bench"
+SCRIPTS = (
+    ("select_speed",),
+    ("produce_speed",),
+    ("student_steps",),
+    ("pools", "digits", f"{OUT}/digits"),
+    ("score_speed", f"{OUT}/digits/pool-0"),
+    ("ratio_quality", f"{OUT}/ratio"),
+)
+
+for name, *arguments in SCRIPTS:
+    print(f"\n== {name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

@@ -1,0 +1,198 @@
+"""Is a density ratio to be trusted? Numbers on samples that it was not fitted on, and a verdict.
+
+A ratio r = p_r / p_g has mean 1 over generated samples. One that was fitted too long, on features
+that know the real images, or on real images treated otherwise than the generated ones, breaks
+this or one of the other limits below, on samples held out of the fit.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+CONSTANT_LOSS = -math.log1p(math.e)  # the softplus loss of ψ = 1: σ(1) − softplus(1) − σ(1)
+
+
+class RatioLimits(BaseModel):
+    """What a density ratio must keep to on held-out samples; else it is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    mean_tolerance: float = Field(
+        0.25, gt=0, description="how far the mean ratio over generated samples may be from 1"
+    )
+    effective_sample: float = Field(
+        0.1, ge=0, le=1, description="least effective sample size (Kish), a share of the samples"
+    )
+    acceptance: float = Field(
+        0.01, ge=0, le=1, description="least share that rejection sampling (r/M) would accept"
+    )
+    dominance: float = Field(
+        20.0, gt=1, description="most that a label's largest ratio may be, in 99 % quantiles"
+    )
+    tell_apart: float = Field(
+        0.99, gt=0.5, le=1, description="most often that a real may outrank a generated sample"
+    )
+    gain_errors: float = Field(
+        1.5, ge=0, description="least gain over a constant ratio, in standard errors of the gain"
+    )
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """One row per label, their mean weighted by the real images, and the mean before calibration.
+
+    `held_out_loss` is the softplus loss (a constant ratio has −1.3133), `effective_sample` Kish's
+    size over the number of samples, `acceptance` mean/largest, `tell_apart` how often a real
+    sample has the larger ratio than a generated one (½: not to be told apart).
+    """
+
+    per_label: tuple[dict[str, Any], ...]
+    overall: dict[str, float]
+    raw_mean: float
+
+
+def diagnose(
+    generated: np.ndarray,
+    generated_labels: np.ndarray,
+    real: np.ndarray,
+    real_labels: np.ndarray,
+    *,
+    raw_mean: float,
+) -> Diagnostics:
+    """The diagnostics of held-out ratios, float `[m]` on generated and `[n]` on real samples.
+
+    Every label of either must occur in both. Ratios may be anything: judging is what this is for.
+    """
+    rows = []
+    for label in np.unique(real_labels).tolist():
+        rows.append(
+            {"label": label}
+            | _row(generated[generated_labels == label], real[real_labels == label])
+        )
+    shares = np.array([row["real_images"] for row in rows]) / len(real_labels)
+    overall = {
+        name: float(np.dot(shares, [row[name] for row in rows]))
+        for name in rows[0]
+        if name not in ("label", "gain_error")
+    }
+    errors = np.array([row.pop("gain_error") for row in rows])
+    overall["gain_error"] = float(np.sqrt(np.sum((shares * errors) ** 2)))
+    for name in ("real_images", "generated_images", "not_numbers"):
+        overall[name] = sum(row[name] for row in rows)
+    overall["largest"] = max(row["largest"] for row in rows)
+    return Diagnostics(tuple(rows), overall, raw_mean)
+
+
+def judge_ratio(diagnostics: Diagnostics, limits: RatioLimits) -> list[str]:
+    """One line for each way in which a ratio breaks its limits: what, where and what to change."""
+    rows, overall = diagnostics.per_label, diagnostics.overall
+    problems: list[str] = []
+
+    def add(what: str, labels: list[int], change: str) -> None:
+        more = f" (and of {len(labels) - 1} more labels)" if len(labels) > 1 else ""
+        problems.append(f"label {labels[0]}: {what}{more}; {change}")
+
+    if broken := [row["label"] for row in rows if row["not_numbers"]]:
+        add("ratios are not numbers", broken, "lower ratio.learning_rate")
+        return problems
+    if empty := [row["label"] for row in rows if row["largest"] == 0]:
+        change = "take ratio.network small or raise ratio.penalty"
+        add("the ratio is 0 for every generated image, none would be kept", empty, change)
+    rows = tuple(row for row in rows if row["largest"] > 0)
+    tolerance = limits.mean_tolerance
+    if not abs(diagnostics.raw_mean - 1) <= tolerance:
+        problems.append(
+            f"the mean ratio over held-out generated images is {diagnostics.raw_mean:.2f}, "
+            f"expected 1 ± {tolerance:g}: overfitted; lower ratio.steps, raise ratio.penalty or "
+            "let ratio.calibrate choose"
+        )
+    off = [
+        row for row in rows if abs(row["mean_generated"] - 1) > tolerance + 3 * row["mean_error"]
+    ]
+    if off:
+        worst = max(off, key=lambda row: abs(row["mean_generated"] - 1))
+        what = f"the mean ratio over generated images is {worst['mean_generated']:.2f}, expected 1"
+        change = "produce more samples of the label before fitting, or lower ratio.steps"
+        add(what, [worst["label"], *(row["label"] for row in off if row is not worst)], change)
+    if steep := [row for row in rows if row["dominance"] > limits.dominance]:
+        worst = max(steep, key=lambda row: row["dominance"])
+        what = (
+            f"one sample's ratio, {worst['largest']:.3g}, is {worst['dominance']:.3g} times the "
+            f"99 % quantile (limit {limits.dominance:g}) and alone sets M"
+        )
+        change = "lower the ratio's steps or its largest strength"
+        add(what, [worst["label"], *(row["label"] for row in steep if row is not worst)], change)
+    for name, words in (
+        ("effective_sample", "the effective sample size is {:.2g} of the samples"),
+        ("acceptance", "rejection sampling would accept {:.2g} of the samples"),
+    ):
+        floor = getattr(limits, name)
+        if overall[name] < floor:
+            problems.append(
+                f"{words.format(overall[name])}, the floor is {floor:g}: a few samples carry the "
+                "ratio; lower ratio.steps or ratio.strengths"
+            )
+    if overall["tell_apart"] > limits.tell_apart:
+        problems.append(
+            f"held-out real images outrank {overall['tell_apart']:.1%} of the generated ones: the "
+            "two are told apart by something that no sample has; give real images as they are, "
+            "not augmented, or train the generator longer"
+        )
+    # The constant ratio itself gains nothing, give or take a rounding.
+    if not overall["gain"] > limits.gain_errors * overall["gain_error"] + 1e-9:
+        problems.append(
+            f"held-out loss {overall['held_out_loss']:.4f} is no better than a constant ratio's "
+            f"{CONSTANT_LOSS:.4f}: the ratio knows nothing, or too few real images show it; raise "
+            "the label budget, or take policy.subsample none"
+        )
+    return problems
+
+
+def fit_terms(generated: np.ndarray) -> np.ndarray:
+    """σ(ψ)·ψ − softplus(ψ), a generated sample's part of the softplus loss."""
+    return _sigmoid(generated) * generated - np.logaddexp(0.0, generated)
+
+
+def real_terms(real: np.ndarray) -> np.ndarray:
+    """−σ(ψ), a real sample's part of the softplus loss."""
+    return -_sigmoid(real)
+
+
+def _row(generated: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    count = len(generated)
+    mean, largest = float(generated.mean()), float(generated.max())
+    fit, pull = fit_terms(generated), real_terms(real)
+    loss = float(fit.mean() + pull.mean())
+    squares = float((generated**2).mean())
+    quantile = float(np.quantile(generated, 0.99))
+    return {
+        "real_images": len(real),
+        "generated_images": count,
+        "held_out_loss": loss,
+        "gain": CONSTANT_LOSS - loss,
+        "gain_error": math.sqrt(fit.var() / count + pull.var() / len(real)),
+        "mean_generated": mean,
+        "mean_error": float(generated.std()) / math.sqrt(count),
+        "mean_real": float(real.mean()),
+        "effective_sample": mean**2 / squares if squares > 0 else 0.0,
+        "largest": largest,
+        "dominance": largest / quantile if quantile > 0 else (math.inf if largest > 0 else 1.0),
+        "acceptance": mean / largest if largest > 0 else 0.0,
+        "tell_apart": _outranks(real, generated),
+        "not_numbers": int(np.count_nonzero(~np.isfinite(generated)))
+        + int(np.count_nonzero(~np.isfinite(real))),
+    }
+
+
+def _outranks(real: np.ndarray, generated: np.ndarray) -> float:
+    """How often a real sample's ratio is above a generated one's, ties counted half."""
+    order = np.sort(generated)
+    below = np.searchsorted(order, real, "left") + np.searchsorted(order, real, "right")
+    return float(below.mean() / 2 / len(order))
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * values))

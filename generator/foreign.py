@@ -1,0 +1,36 @@
+"""Other people's BigGAN generators: `G_ema.pth` of ajbrock/BigGAN-PyTorch becomes one of ours."""
+
+from pathlib import Path
+
+from generator.biggan import build_generator
+from generator.config import GeneratorConfig
+from generator.train import FORMAT_VERSION
+from shardset.weights import load_foreign, save_weights
+
+PUBLISHED = GeneratorConfig(network="biggan-cifar", width=64, latent_dim=128)
+
+
+def adopt_generator(
+    path: Path,
+    folder: Path,
+    *,
+    classes: int,
+    image_size: int = 32,
+    channels: int = 3,
+    config: GeneratorConfig = PUBLISHED,
+) -> str:
+    """The sha256 of the weights now in `folder`, taken from a checkpoint file.
+
+    The file is read without running code; `CheckpointError` names keys or shapes that do not fit.
+    """
+    shape = {
+        **config.model_dump(),
+        "image_size": image_size,
+        "channels": channels,
+        "classes": classes,
+    }
+    expected = {
+        name: tuple(value.shape) for name, value in build_generator(shape).state_dict().items()
+    }
+    state = load_foreign(path, expected)
+    return save_weights(folder, state, {"format_version": FORMAT_VERSION, **shape})

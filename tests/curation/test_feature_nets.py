@@ -1,0 +1,97 @@
+"""The nets that describe images."""
+
+import numpy as np
+import pytest
+import torch
+
+from curation.feature_nets import (
+    FeatureConfig,
+    build_feature_net,
+    features_of,
+    train_feature_net,
+)
+from shardset.errors import TrainingDiverged
+
+CPU = torch.device("cpu")
+QUICK = FeatureConfig(width=8, dim=12, steps=60, batch=32)
+
+
+def train(data, config=QUICK, precision="float32", seed=0):
+    return train_feature_net(*data, config, classes=4, seed=seed, device=CPU, precision=precision)
+
+
+@pytest.fixture(scope="module")
+def generated(known_ratio):
+    data = known_ratio(2, 60)
+    return data.fake_pixels, data.fake_labels
+
+
+def test_published_net_has_the_published_parameters():
+    """ResNet-34 with a feature layer of 3,072 for CIFAR-100: 26,296,484 parameters."""
+    config = FeatureConfig(network="resnet34", dim=3072)
+    with torch.device("meta"):
+        net = build_feature_net(config, classes=100, channels=3, size=32)
+    assert sum(value.numel() for value in net.parameters()) == 26_296_484
+
+
+@pytest.mark.parametrize("size", [8, 13, 28, 32, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_net_takes_any_size(size, channels):
+    """8 px and up, grey or colour, give features of the asked length."""
+    net = build_feature_net(QUICK, classes=4, channels=channels, size=size).eval()
+    images = torch.zeros(2, channels, size, size)
+    assert net.features(images).shape == (2, 12)
+    assert net(images).shape == (2, 4)
+
+
+def test_residual_net_gives_features():
+    """The published net runs on 32 px images."""
+    config = FeatureConfig(network="resnet34", dim=16)
+    net = build_feature_net(config, classes=4, channels=1, size=32).eval()
+    assert net.features(torch.zeros(1, 1, 32, 32)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_learns_the_classes(generated, precision):
+    """In either precision; in bfloat16 a stale copy of the weights would learn nothing."""
+    net = train(generated, precision=precision)
+    pixels, labels = generated
+    with torch.inference_mode():
+        logits = net(torch.from_numpy(pixels) / 127.5 - 1)
+    assert float((logits.argmax(1).numpy() == labels).mean()) > 0.85
+
+
+def test_same_seed_same_weights(generated):
+    """Training is a function of data, configuration and seed, whatever was drawn before."""
+    first = train(generated).state_dict()
+    torch.rand(3)
+    second, other = train(generated).state_dict(), train(generated, seed=1).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["feature.weight"], other["feature.weight"])
+
+
+def test_training_leaves_the_callers_random_numbers_alone(generated):
+    """The global generator stands where it stood."""
+    before = torch.random.get_rng_state()
+    train(generated)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_features_do_not_depend_on_how_many_images_came(generated):
+    """A last, short batch is padded: each image has the bits it has in a full one."""
+    net = train(generated)
+    pixels = generated[0][:11]
+
+    def features(some):
+        return features_of(net, some, device=CPU, precision="float32", batch=8)
+
+    together = features(pixels)
+    assert np.array_equal(together[8:], features(pixels[8:]))
+    assert np.array_equal(together[:3], features(pixels[:3]))
+
+
+def test_a_diverging_loss_stops_and_names_the_setting(generated):
+    """A learning rate that blows up ends in one line that says what to lower."""
+    config = FeatureConfig(width=8, dim=12, steps=200, batch=32, learning_rate=1e12)
+    with pytest.raises(TrainingDiverged, match=r"lower ratio\.features\.learning_rate"):
+        train(generated, config)

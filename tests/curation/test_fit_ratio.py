@@ -1,0 +1,270 @@
+"""The density ratio where the truth is known, and where it must be refused."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from curation.feature_nets import FeatureConfig
+from curation.fit_ratio import RatioConfig, fit_ratio, folds_of, split_generated
+from curation.ratio_config import PUBLISHED
+from curation.ratio_model import load_ratio
+from shardset.errors import BadInput, CheckpointError, TrainingDiverged
+from shardset.files import canonical_json, sha256_file
+
+CPU = torch.device("cpu")
+FEATURES = FeatureConfig(width=16, dim=32, steps=150, batch=64)
+QUICK = RatioConfig(features=FEATURES, steps=300, batch=64)
+# As published, but for the time it takes.
+OLD = PUBLISHED.model_copy(
+    update={
+        "features": FEATURES,
+        "network": "MLP3",
+        "steps": 400,
+        "batch": 64,
+        "learning_rate": 1e-3,
+    }
+)
+
+
+def fit(arrays, folder, config=QUICK, seed=0, **options):
+    return fit_ratio(
+        *arrays,
+        config,
+        classes=4,
+        folder=folder,
+        seed=seed,
+        device=CPU,
+        precision="float32",
+        **options,
+    )
+
+
+def refusal(problems, words):
+    return any(words in line for line in problems)
+
+
+@pytest.fixture(scope="module")
+def data(known_ratio):
+    return known_ratio(30, 300)
+
+
+@pytest.fixture(scope="module")
+def fitted(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ratio")
+    calls = []
+    facts = fit(data.arrays(), folder, progress=lambda *call: calls.append(call))
+    return folder, facts, calls
+
+
+@pytest.fixture(scope="module")
+def scored(data, fitted):
+    return load_ratio(fitted[0], CPU).score(data.fake_pixels, data.fake_labels)
+
+
+def test_ratio_ranks_samples_as_the_true_ratio_does(data, fitted, scored):
+    """Thirty real images a class are enough for a rank correlation of 0.8 within each class."""
+    assert fitted[1]["problems"] == []
+    for label in range(4):
+        own = data.fake_labels == label
+        assert spearmanr(scored[own], data.log_ratio[own]).statistic > 0.8
+
+
+def test_ratio_has_mean_one_over_generated_samples(data, fitted, scored):
+    """Of every class, and on samples made after the fit as well."""
+    for label in range(4):
+        assert scored[data.fake_labels == label].mean() == pytest.approx(1, abs=0.2)
+    for row in fitted[1]["per_label"]:
+        assert row["mean_generated"] == pytest.approx(1, abs=0.3)
+
+
+def test_kept_samples_lie_nearer_to_the_reals_than_a_random_subset(data, scored):
+    """Places of kept samples have more of the reals' mean (0.8) than places of all (0)."""
+    random = np.random.default_rng(0)
+    kept = random.random(len(scored)) < 0.3 * scored
+    assert kept.sum() > 200
+    for label in range(4):
+        own = data.fake_labels == label
+        gap = abs(data.fake_places[own & kept].mean() - 0.8)
+        assert gap < 0.6 * abs(data.fake_places[own].mean() - 0.8)
+
+
+def test_diagnostics_have_a_row_for_every_label(fitted):
+    """With all that the report shows; everything can be stored as JSON."""
+    facts = fitted[1]
+    assert [row["label"] for row in facts["per_label"]] == [0, 1, 2, 3]
+    assert [row["real_images"] for row in facts["per_label"]] == [30] * 4
+    wanted = {
+        "held_out_loss",
+        "mean_generated",
+        "mean_real",
+        "effective_sample",
+        "largest",
+        "acceptance",
+    }
+    assert wanted < set(facts["per_label"][0])
+    assert wanted < set(facts["overall"])
+    assert json.loads(canonical_json(facts)) == facts
+    assert facts["sha256"] == sha256_file(fitted[0] / "model.safetensors")
+
+
+def test_progress_counts_every_step_to_the_end(fitted):
+    """Feature net and members are one bar that only grows."""
+    calls = fitted[2]
+    total = 150 + 5 * 300
+    assert calls[-1][:2] == (total, total)
+    assert all(first[0] < second[0] for first, second in itertools.pairwise(calls))
+    assert all(math.isfinite(values["loss"]) for _, _, values in calls)
+
+
+def test_same_seed_gives_the_same_bytes(data, fitted, tmp_path):
+    """And another seed other ones."""
+    assert fit(data.arrays(), tmp_path / "again") == fitted[1]
+    other = fit(data.arrays(), tmp_path / "other", seed=1)
+    assert other["sha256"] != fitted[1]["sha256"]
+
+
+def test_a_loaded_ratio_scores_alike_in_any_company(data, fitted, scored):
+    """A sample's ratio does not depend on the samples beside it."""
+    model = load_ratio(fitted[0], CPU)
+    some = slice(7, 20)
+    assert np.array_equal(scored[some], model.score(data.fake_pixels[some], data.fake_labels[some]))
+
+
+def test_equal_distributions_give_no_ratio(known_ratio, tmp_path):
+    """Where real and generated are alike, the ratio is refused or next to constant."""
+    data = known_ratio(30, 300, mean=0.0, std=1.0, seed=3)
+    facts = fit(data.arrays(), tmp_path)
+    assert refusal(facts["problems"], "no better than a constant")
+    assert facts["overall"]["effective_sample"] > 0.9
+
+
+def test_published_fit_on_few_images_is_refused(data, tmp_path):
+    """λ 0.01, wide nets, features that know the reals, no calibration: seen on held-out samples."""
+    facts = fit(data.arrays(), tmp_path, OLD)
+    assert refusal(facts["problems"], "mean ratio") or refusal(facts["problems"], "constant")
+    assert facts["raw_mean"] < 0.75 or facts["overall"]["gain"] <= 0
+
+
+def test_features_that_know_the_reals_are_refused(data, tmp_path):
+    """A feature net trained long on the fitted reals makes them separable; unseen ones tell."""
+    features = FEATURES.model_copy(update={"steps": 400, "weight_decay": 0.0, "shift": 0.0})
+    facts = fit(data.arrays(), tmp_path, OLD.model_copy(update={"features": features}))
+    assert facts["problems"]
+
+
+def test_augmented_reals_against_plain_fakes_are_refused(data, tmp_path):
+    """Cutting a quarter out of the real images alone sets them apart from everything generated."""
+    cut = data.real_pixels.copy()
+    cut[:, :, 2:6, 2:6] = 0
+    facts = fit((cut, *data.arrays()[1:]), tmp_path)
+    assert refusal(facts["problems"], "told apart by something that no sample has")
+
+
+def test_diverged_training_stops(data, tmp_path):
+    """A learning rate beyond reason ends in a message that names it, not in a table of NaN."""
+    with pytest.raises(TrainingDiverged, match=r"lower ratio\.learning_rate"):
+        fit(data.arrays(), tmp_path, QUICK.model_copy(update={"learning_rate": 1e30}))
+
+
+def test_a_published_net_that_ran_away_is_refused(data, tmp_path):
+    """Without the penalty and with too high a learning rate its ratios mean nothing."""
+    config = OLD.model_copy(update={"learning_rate": 1.0, "penalty": 0.0})
+
+    assert fit(data.arrays(), tmp_path, config)["problems"]
+
+
+def test_bfloat16_features_are_scored_as_they_were_fitted(data, tmp_path):
+    """The precision travels with the weights."""
+    facts = fit_ratio(
+        *data.arrays(),
+        QUICK,
+        classes=4,
+        folder=tmp_path,
+        seed=0,
+        device=CPU,
+        precision="bfloat16",
+    )
+    ratio = load_ratio(tmp_path, CPU).score(data.fake_pixels, data.fake_labels)
+    assert facts["problems"] == []
+    assert spearmanr(ratio, data.log_ratio).statistic > 0.7
+
+
+def test_label_without_images_is_named(data, tmp_path):
+    """Too few real or generated images of a class: the class, the numbers and what to raise."""
+    pixels, labels, fake_pixels, fake_labels = data.arrays()
+    few = (labels != 2) | (np.cumsum(labels == 2) <= 1)
+    with pytest.raises(BadInput, match=r"label 2 has 1 real images, at least 2 .* label budget"):
+        fit((pixels[few], labels[few], fake_pixels, fake_labels), tmp_path)
+    none = fake_labels != 3
+    with pytest.raises(BadInput, match=r"label 3 has 0 generated images.*pool\.per_label"):
+        fit((pixels, labels, fake_pixels[none], fake_labels[none]), tmp_path)
+    with pytest.raises(BadInput, match="not one of the 4 classes"):
+        fit((pixels, labels + 1, fake_pixels, fake_labels), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fewest_images_still_end_in_a_verdict(known_ratio, tmp_path):
+    """Two real and ten generated images a class: refused, not crashed."""
+    facts = fit(known_ratio(2, 10).arrays(), tmp_path)
+    assert facts["problems"]
+
+
+def test_other_images_than_fitted_are_refused(fitted):
+    """A ratio for 8 px grey images does not score 16 px ones."""
+    model = load_ratio(fitted[0], CPU)
+    with pytest.raises(BadInput, match=r"expected \[n, 1, 8, 8\]"):
+        model.score(np.zeros((2, 1, 16, 16), np.uint8), np.zeros(2, np.int64))
+
+
+def test_ratio_of_another_format_is_refused(data, fitted, tmp_path):
+    """A model.safetensors with a foreign config.json is named."""
+    (tmp_path / "config.json").write_text('{"format_version": 99}')
+    (tmp_path / "model.safetensors").write_bytes((fitted[0] / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="format 99"):
+        load_ratio(tmp_path, CPU)
+
+
+def test_generated_samples_are_split_into_disjoint_parts():
+    """40, 40 and 20 percent of each label, at most so many in all, the same for the same seed."""
+    labels = np.repeat(np.arange(3), [50, 100, 2000])
+    parts = split_generated(labels, 600, seed=1)
+    together = np.concatenate(parts)
+    assert len(np.unique(together)) == len(together)
+    counts = [np.bincount(labels[part]).tolist() for part in parts]
+    assert counts == [[20, 40, 80], [20, 40, 80], [10, 20, 40]]
+    again = split_generated(labels, 600, seed=1)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+def test_folds_are_of_one_size_and_spread_every_label():
+    """Seven images of each of three labels over five folds: 4 or 5 a fold, 1 or 2 of a label."""
+    labels = np.repeat(np.arange(3), 7)
+    fold = folds_of(labels, 5, seed=0)
+    assert set(np.bincount(fold)) <= {4, 5}
+    for label in range(3):
+        assert set(np.bincount(fold[labels == label], minlength=5)) <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"members": 6}, "more than folds"),
+        ({"features_from": "reals"}, "fewer members than folds"),
+        ({"strengths": (0.0, 1.0)}, "must be above 0"),
+    ],
+)
+def test_impossible_settings_are_refused(fields, words):
+    """Each with a word on why."""
+    with pytest.raises(ValueError, match=words):
+        RatioConfig(**fields)
+
+
+def test_configuration_survives_a_recipe():
+    """What YAML gives back, lists and whole numbers included, is the same configuration."""
+    fields = json.loads(json.dumps(PUBLISHED.model_dump(mode="json")))
+    assert RatioConfig(**fields | {"penalty": 1}) == PUBLISHED.model_copy(update={"penalty": 1.0})

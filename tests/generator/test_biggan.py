@@ -1,0 +1,186 @@
+"""BigGAN's generator: published names and sizes, and the function that the formulas define."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from generator.biggan import BigGANGenerator, bottom_and_doublings
+from generator.foreign import adopt_generator
+from generator.produce import load_generator
+from shardset.errors import CheckpointError
+
+CPU = torch.device("cpu")
+State = dict[str, torch.Tensor]
+
+
+def published_names() -> set[str]:
+    """The 72 names of ajbrock/BigGAN-PyTorch's generator for CIFAR."""
+    spectral = ("weight", "bias", "u0", "sv0")
+    names = {f"linear.{name}" for name in spectral}
+    names |= {f"output_layer.2.{name}" for name in spectral}
+    names |= {f"output_layer.0.{name}" for name in ("gain", "bias", "stored_mean", "stored_var")}
+    for block in range(3):
+        for layer in ("conv1", "conv2", "conv_sc"):
+            names |= {f"blocks.{block}.0.{layer}.{name}" for name in spectral}
+        for layer in ("bn1", "bn2"):
+            tensors = ("stored_mean", "stored_var", "gain.weight", "bias.weight")
+            names |= {f"blocks.{block}.0.{layer}.{name}" for name in tensors}
+    return names
+
+
+def randomised(generator: BigGANGenerator) -> BigGANGenerator:
+    """The generator with every tensor random, so that none can be left out unnoticed."""
+    draws = torch.Generator().manual_seed(0)
+    for name, value in generator.state_dict().items():
+        fresh = torch.randn(value.shape, generator=draws)
+        value.copy_(fresh.abs() + 0.5 if name.endswith("stored_var") else fresh * 0.3)
+    return generator.eval()
+
+
+def reference(state: State, z: torch.Tensor, labels: torch.Tensor, blocks: int) -> torch.Tensor:
+    """The images by the formulas alone, in plain functional calls on a published state."""
+
+    def weight(name: str) -> torch.Tensor:
+        matrix = state[f"{name}.weight"].reshape(len(state[f"{name}.weight"]), -1)
+        v = F.normalize(state[f"{name}.u0"] @ matrix, eps=1e-8)
+        u = F.normalize(v @ matrix.T, eps=1e-8)
+        return state[f"{name}.weight"] / (v @ matrix.T @ u.T).squeeze()
+
+    def conv(x: torch.Tensor, name: str, padding: int) -> torch.Tensor:
+        return F.conv2d(x, weight(name), state[f"{name}.bias"], padding=padding)
+
+    def normal(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, variance = state[f"{name}.stored_mean"], state[f"{name}.stored_var"]
+        return (x - mean[:, None, None]) * torch.rsqrt(variance[:, None, None] + 1e-5)
+
+    def conditional(x: torch.Tensor, name: str) -> torch.Tensor:
+        gain = 1 + state[f"{name}.gain.weight"][labels]
+        bias = state[f"{name}.bias.weight"][labels]
+        return normal(x, name) * gain[:, :, None, None] + bias[:, :, None, None]
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    h = F.linear(z, weight("linear"), state["linear.bias"])
+    bottom = int((h.shape[1] / len(state["blocks.0.0.bn1.stored_mean"])) ** 0.5)
+    h = h.view(len(z), -1, bottom, bottom)
+    for index in range(blocks):
+        block = f"blocks.{index}.0"
+        inner = doubled(torch.relu(conditional(h, f"{block}.bn1")))
+        inner = conv(inner, f"{block}.conv1", 1)
+        inner = conv(torch.relu(conditional(inner, f"{block}.bn2")), f"{block}.conv2", 1)
+        h = inner + conv(doubled(h), f"{block}.conv_sc", 0)
+    gain, bias = state["output_layer.0.gain"], state["output_layer.0.bias"]
+    h = normal(h, "output_layer.0") * gain[:, None, None] + bias[:, None, None]
+    return torch.tanh(conv(torch.relu(h), "output_layer.2", 1))
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(10, 4_304_387), (100, 4_580_867)])
+def test_the_cifar_form_has_the_published_names_and_number_of_parameters(
+    classes: int, parameters: int
+) -> None:
+    """72 keys, and as many parameters as counted on the published code."""
+    generator = BigGANGenerator(32, 3, classes, 64, 128)
+
+    assert published_names() == set(generator.state_dict())
+    assert parameters == sum(parameter.numel() for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("network", "image_size", "channels", "blocks"),
+    [("biggan-cifar", 32, 3, 3), ("biggan-small", 28, 1, 2), ("biggan-small", 8, 1, 1)],
+)
+def test_images_are_those_of_the_formulas(
+    network: str, image_size: int, channels: int, blocks: int
+) -> None:
+    """The fused layers compute what plain layers on doubled pixels compute."""
+    generator = randomised(
+        BigGANGenerator(image_size, channels, 10, 8, 16, network=network)  # type: ignore[arg-type]
+    )
+    z = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 3, 9, 3, 5, 1])
+
+    with torch.no_grad():
+        images = generator(z, labels)
+        expected = reference(generator.state_dict(), z, labels, blocks)
+
+    assert images.shape == (6, channels, image_size, image_size)
+    torch.testing.assert_close(images, expected, atol=2e-5, rtol=0)
+
+
+def test_evaluation_moves_no_buffer() -> None:
+    """σ comes from one power iteration that is not kept, so the same images come every time."""
+    generator = randomised(BigGANGenerator(8, 1, 3, 8, 4))
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
+
+    with torch.no_grad():
+        first, second = generator(z, labels), generator(z, labels)
+
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_training_moves_statistics_by_the_published_momentum() -> None:
+    """stored_mean ← 0.9 · stored_mean + 0.1 · batch mean, as batch normalisation does."""
+    generator = BigGANGenerator(8, 1, 3, 8, 4).train()
+    seen: list[torch.Tensor] = []
+    norm = generator.output_layer[0]
+    norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+
+    generator(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+
+    torch.testing.assert_close(norm.stored_mean, 0.1 * seen[0].mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("image_size", [8, 9, 12, 16, 20, 27, 28, 31, 32, 33, 64])
+def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
+    """Sizes that do not halve evenly are cut from the next larger ones; 4 to 8 px at the bottom."""
+    bottom, doublings = bottom_and_doublings(image_size)
+    generator = BigGANGenerator(image_size, 3, 2, 8, 4, network="biggan-small").eval()
+
+    images = generator(torch.randn(2, 4), torch.tensor([0, 1]))
+
+    assert images.shape == (2, 3, image_size, image_size)
+    assert 4 <= bottom <= 8
+    assert image_size <= bottom * 2**doublings < image_size + 2**doublings
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    """The layers compute in z's dtype; the images are float32 either way."""
+    generator = randomised(BigGANGenerator(8, 1, 3, 8, 4))
+    z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
+
+    with torch.no_grad():
+        fine, coarse = generator(z, labels), generator(z.bfloat16(), labels)
+
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse, fine, atol=0.05, rtol=0)
+
+
+def test_a_published_checkpoint_gives_the_same_images_here(tmp_path: Path) -> None:
+    """A `G_ema.pth`, wrapped by data-parallel training, loads by its published names."""
+    source = randomised(BigGANGenerator(32, 3, 10, 64, 128))
+    state = source.state_dict()
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "G_ema.pth")
+    z, labels = torch.randn(2, 128), torch.tensor([3, 7])
+
+    adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", classes=10)
+    generator, config = load_generator(tmp_path / "generator", CPU)
+    with torch.no_grad():
+        images = generator(z, labels)
+
+    assert config["network"] == "biggan-cifar"
+    torch.testing.assert_close(images, reference(state, z, labels, 3), atol=2e-5, rtol=0)
+
+
+def test_a_checkpoint_of_another_network_is_named_and_not_taken(tmp_path: Path) -> None:
+    """A generator for 100 classes does not pass for one of 10; nothing is written."""
+    torch.save(BigGANGenerator(32, 3, 100, 64, 128).state_dict(), tmp_path / "G_ema.pth")
+
+    with pytest.raises(CheckpointError, match=r"gain\.weight"):
+        adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", classes=10)
+
+    assert not (tmp_path / "generator").exists()

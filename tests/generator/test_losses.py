@@ -1,0 +1,14 @@
+"""The hinge loss by hand."""
+
+import torch
+
+from generator.losses import hinge_fake, hinge_generator, hinge_real
+
+
+def test_hinge_values_by_hand() -> None:
+    """Real images pay below 1, generated ones above −1; the generator pays its negative score."""
+    scores = torch.tensor([-2.0, -0.5, 0.0, 1.0, 3.0])
+
+    assert hinge_real(scores).tolist() == [3.0, 1.5, 1.0, 0.0, 0.0]
+    assert hinge_fake(scores).tolist() == [0.0, 0.5, 1.0, 2.0, 4.0]
+    assert hinge_generator(scores).tolist() == [2.0, 0.5, 0.0, -1.0, -3.0]
