@@ -172,11 +172,11 @@ def acceptance_factor(ratios: np.ndarray, accept: float) -> float:
         return float("inf")
     # With the k largest at 1, k + c · (sum of the others) = accept · n; c·r is then at most 1 for
     # the others and at least 1 for the k: the first k that fits is the solution.
-    rest = np.concatenate([np.cumsum(ratios[::-1])[::-1], [0.0]])
-    k = np.arange(count)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factors = (accept * count - k) / rest[:count]
-    fits = (factors > 0) & (factors * ratios <= 1 + 1e-12)
+    positive = ratios[ratios > 0]
+    rest = np.cumsum(positive[::-1])[::-1]
+    with np.errstate(over="ignore"):  # beside huge ratios tiny ones ask for a c beyond floats
+        factors = (accept * count - np.arange(len(positive))) / rest
+        fits = (factors > 0) & (factors * positive <= 1 + 1e-12)
     return float(factors[np.argmax(fits)])
 
 
