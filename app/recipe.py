@@ -53,8 +53,11 @@ class TeacherRecipe(Record):
 
 
 class GeneratorRecipe(Record):
-    """The conditional GAN and how it is trained."""
+    """The conditional GAN: trained here, or taken from ajbrock/BigGAN-PyTorch's checkpoint."""
 
+    weights: str | None = Field(
+        None, description="a G_ema.pth of your own, of the form that `network` describes"
+    )
     network: GeneratorConfig
     training: GeneratorTraining
 

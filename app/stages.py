@@ -13,6 +13,7 @@ import numpy as np
 from app.context import Context, Facts, save_array, write_metrics
 from curation.fit_ratio import fit_ratio
 from curation.scoring import ScoreJob, score_shard
+from generator.foreign import adopt_generator
 from generator.produce import ProduceJob, produce_shard
 from generator.train import train_generator
 from shardset.errors import RatioRefused
@@ -97,8 +98,24 @@ def train_gan(ctx: Context) -> Facts:
         "seed": ctx.recipe.seed,
         "generator": recipe.model_dump(mode="json"),
     }
+    own = Path(recipe.weights) if recipe.weights else None
+    if own is not None and own.is_file():
+        fields["weights_sha256"] = sha256_file(own)
     if ctx.is_done("generator", fields):
         return ctx.run.stage_facts("generator")
+    if own is not None:
+        _, channels, size, _ = data.train_pixels.shape
+        sha256 = adopt_generator(
+            own,
+            ctx.run.generator,
+            classes=ctx.classes,
+            image_size=size,
+            channels=channels,
+            config=recipe.network,
+        )
+        facts = {"sha256": sha256, "steps": 0}
+        ctx.finish("generator", fields, facts)
+        return facts
     with ctx.console.task("generator") as progress:
         facts = train_generator(
             data.train_pixels,

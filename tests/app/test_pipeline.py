@@ -7,10 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import ClassLabel, load_dataset
 
+from app import commands
+from app.console import Console
+from generator.biggan import build_generator
+from generator.config import GeneratorConfig
 from shardset.tables import read_numbered, read_table
-from tests.app.tiny import content, run_command, run_tiny
+from tests.app.tiny import OVERRIDES, content, run_command, run_tiny
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +166,26 @@ def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_pa
     reasons = read_table(copy / "selections" / "strict.parquet")["reason"].to_pylist()
     loose = read_table(copy / "selections" / "cgan-kd.parquet")["reason"].to_pylist()
     assert reasons.count("teacher") > loose.count("teacher")
+
+
+def test_a_published_generator_takes_the_place_of_training(tmp_path):
+    """A `G_ema.pth` as ajbrock/BigGAN-PyTorch saves it produces a pool without a training step."""
+    config = GeneratorConfig(network="biggan-cifar", width=8, latent_dim=8)
+    shape = {**config.model_dump(), "image_size": 8, "channels": 1, "classes": 10}
+    torch.save(build_generator(shape).state_dict(), tmp_path / "G_ema.pth")
+    out, console = tmp_path / "run", Console()
+    overrides = [
+        *OVERRIDES,
+        f"generator.weights={tmp_path / 'G_ema.pth'}",
+        "generator.network.network=biggan-cifar",
+    ]
+    facts = commands.stage(
+        "generator", out, console=console, recipe="digits", overrides=overrides, backend="serial"
+    )
+    pool = commands.stage("pool", out, console=console, backend="serial")
+
+    assert facts["steps"] == 0
+    assert pool["samples"] == 300
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -1,137 +1,243 @@
-"""Scores: computed as SciPy does, the same bytes however they are made, and nothing made twice."""
+"""Score tables of tiny pools: what they say, and what happens when work is cut short."""
 
-from dataclasses import replace
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
-from scipy.stats import entropy
 
+from curation.feature_nets import FeatureConfig
+from curation.fit_ratio import RatioConfig, fit_ratio
+from curation.ratio_model import load_ratio
 from curation.scoring import ScoreJob, score_shard, score_table
+from curation.selection import Scores
 from shardset.errors import CorruptShard
-from shardset.images import to_images
-from shardset.shards import read_shard
-from shardset.tables import read_table
+from shardset.shards import PoolShardWriter, read_shard
+from shardset.tables import read_numbered, read_table
 from shardset.testing import tiny_plan, write_tiny_pool
 
-CLASSES = 3
+CPU = torch.device("cpu")
+COLUMNS = [
+    "key", "label", "density_ratio", "teacher_label", "teacher_error", "teacher_entropy",
+    "teacher_logits", "status",
+]  # fmt: skip
 
 
-def linear_teacher():
-    """A teacher whose logits are fixed sums of pixels."""
-    weights = torch.linspace(-1, 1, 64 * CLASSES).view(64, CLASSES).sin()
-
-    return lambda images: images.flatten(1) @ weights
+def teacher():
+    """A teacher that reads the tiny pool: the bright row's number is the class."""
+    return lambda images: 3 * images.mean((1, 3))[:, :3]
 
 
 def nan_teacher():
-    """A teacher that breaks down on bright images."""
-    teacher = linear_teacher()
+    """A teacher that fails on images whose first row is bright."""
 
-    def broken(images):
-        logits = teacher(images)
-        logits[images.flatten(1).mean(1) > -0.4] = float("nan")
+    def predict(images):
+        logits = images.mean((1, 3))[:, :3]
+        logits[logits[:, 0] > logits[:, 1]] = float("nan")
         return logits
 
-    return broken
+    return predict
+
+
+def shy_teacher():
+    raise AssertionError("the teacher was loaded although nothing was to score")
+
+
+def job(folder, index=0, **changes):
+    options = {
+        "pool_folder": folder / "pool",
+        "scores_folder": folder / "scores",
+        "index": index,
+        "fingerprint": str(folder),
+        "load_teacher": teacher,
+        "ratio_folder": None,
+        "device": "cpu",
+        "batch": 4,
+    }
+    return ScoreJob(**options | changes)
 
 
 @pytest.fixture
-def job(tmp_path):
-    """Scoring the first shard of a tiny pool, without a density ratio."""
-    write_tiny_pool(tmp_path / "pool", tiny_plan(shard_size=10))
+def pool(tmp_path):
+    write_tiny_pool(tmp_path / "pool", tiny_plan(per_label=8, shard_size=10))
+    return tmp_path
 
-    return ScoreJob(
-        pool_folder=tmp_path / "pool",
-        scores_folder=tmp_path / "scores",
-        index=0,
-        fingerprint="a",
-        load_teacher=linear_teacher,
-        ratio_folder=None,
-        device="cpu",
-        batch=4,
+
+def test_scores_are_the_teachers_words(pool):
+    """Label, cross-entropy of the assigned label, entropy and logits, computed sample by sample."""
+    score_shard(job(pool))
+    table = read_table(pool / "scores/000000.parquet")
+    pixels, rows = read_shard(pool / "pool", 0)
+    assert table.column_names == COLUMNS
+    assert table["key"].to_pylist() == list(range(10))
+    for index, row in enumerate(table.to_pylist()):
+        image = pixels[index, 0] / 127.5 - 1
+        logits = 3 * image.mean(1)[:3]
+        chances = np.exp(logits) / np.exp(logits).sum()
+        assert row["status"] == "ok"
+        assert row["label"] == rows["label"][index].as_py()
+        assert row["density_ratio"] == 1.0
+        assert row["teacher_label"] == logits.argmax()
+        assert row["teacher_error"] == pytest.approx(-np.log(chances[row["label"]]), rel=1e-4)
+        assert row["teacher_entropy"] == pytest.approx(-chances @ np.log(chances), rel=1e-4)
+        assert row["teacher_logits"] == pytest.approx(logits, abs=2e-3)
+    assert table.schema.field("teacher_logits").type == pa.list_(pa.float16())
+
+
+def test_ratio_is_the_models(pool):
+    """The column holds what `RatioModel.score` says of the decoded images."""
+    parts = [read_shard(pool / "pool", index) for index in range(3)]
+    pixels = np.concatenate([pixels for pixels, _ in parts])
+    labels = np.concatenate([rows["label"].to_numpy() for _, rows in parts])
+    config = RatioConfig(features=FeatureConfig(width=8, dim=8, steps=5, batch=8), steps=20)
+    fit_ratio(
+        pixels[::4],
+        labels[::4],
+        np.concatenate([pixels] * 2),
+        np.concatenate([labels] * 2),
+        config,
+        classes=3,
+        folder=pool / "ratio",
+        seed=0,
+        device=CPU,
+        precision="float32",
     )
+    score_shard(job(pool, ratio_folder=pool / "ratio"))
+    expected = load_ratio(pool / "ratio", CPU).score(pixels[:10], labels[:10], batch=4)
+    found = read_table(pool / "scores/000000.parquet", ["density_ratio"])["density_ratio"]
+    assert np.array_equal(found.to_numpy(), expected)
 
 
-def test_scores_are_those_of_scipy(job):
-    """Cross-entropy of the assigned label, entropy, arg max and logits of every sample."""
-    score_shard(job)
-    table = read_table(job.scores_folder / "000000.parquet")
-    pixels, rows = read_shard(job.pool_folder, 0)
-    logits = linear_teacher()(to_images(pixels)).double().numpy()
-    labels = rows["label"].to_numpy()
-
-    assert table["key"].equals(rows["key"])
-    assert table["teacher_label"].to_pylist() == logits.argmax(1).tolist()
-    error = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
-    np.testing.assert_allclose(table["teacher_error"].to_numpy(), error, rtol=1e-4, atol=1e-6)
-    uncertain = entropy(softmax(logits, axis=1), axis=1)
-    np.testing.assert_allclose(table["teacher_entropy"].to_numpy(), uncertain, rtol=1e-3, atol=1e-5)
-    stored = np.array(table["teacher_logits"].to_pylist())
-    np.testing.assert_allclose(stored, logits, rtol=2e-3, atol=1e-3)
-    assert table["density_ratio"].to_pylist() == [1.0] * len(labels)
-
-
-def test_scoring_twice_writes_the_same_bytes_and_does_nothing_the_second_time(job, tmp_path):
-    """A marker that matches is believed; another folder gets equal bytes."""
-    first = score_shard(job)
-    stamp = (job.scores_folder / "000000.parquet").stat().st_mtime_ns
-    again = score_shard(job)
-    elsewhere = score_shard(replace(job, scores_folder=tmp_path / "elsewhere"))
-
-    assert first == again == elsewhere
-    assert stamp == (job.scores_folder / "000000.parquet").stat().st_mtime_ns
-
-
-def test_other_networks_score_again(job):
-    """The fingerprint covers teacher and ratio."""
-    score_shard(job)
-    stamp = (job.scores_folder / "000000.parquet").stat().st_mtime_ns
-    score_shard(replace(job, fingerprint="b"))
-
-    assert stamp != (job.scores_folder / "000000.parquet").stat().st_mtime_ns
-
-
-def test_an_interrupted_table_is_made_again(job):
-    """Without its marker a table may be of another attempt."""
-    digest = score_shard(job)
-    (job.scores_folder / "000000.json").unlink()
-    (job.scores_folder / "000000.parquet").write_bytes(b"half a table")
-
-    assert digest == score_shard(job)
-    assert len(read_table(job.scores_folder / "000000.parquet")) == 10
-
-
-def test_a_sample_without_finite_logits_is_a_row_with_a_status(job):
-    """Its scores are null, and the others are as before."""
-    score_shard(job)
-    whole = read_table(job.scores_folder / "000000.parquet").to_pylist()
-    score_shard(replace(job, fingerprint="nan", load_teacher=nan_teacher))
-    rows = read_table(job.scores_folder / "000000.parquet").to_pylist()
-    broken = [row for row in rows if row["status"] != "ok"]
-
-    assert 0 < len(broken) < len(rows)
-    assert all(row["teacher_error"] is None for row in broken)
-    assert [r for r in rows if r["status"] == "ok"] == [
-        w for w, r in zip(whole, rows, strict=True) if r["status"] == "ok"
+def test_scores_do_not_depend_on_what_was_scored_before(pool):
+    """Any order, and a second time from nothing, gives the same bytes."""
+    forward = [score_shard(job(pool, index)) for index in range(3)]
+    other = [
+        score_shard(job(pool, index, scores_folder=pool / "again", fingerprint="other"))
+        for index in (2, 0, 1)
     ]
+    assert forward == [other[1], other[2], other[0]]
 
 
-def test_a_sample_without_an_image_keeps_its_status():
-    """Production's word on it is passed on."""
-    rows = pa.table({"key": [0, 1], "label": [0, 1], "status": ["ok", "not finite"]})
-    table = score_table(rows, np.zeros((2, 2), np.float32), np.ones(2, np.float32))
-
-    assert table["status"].to_pylist() == ["ok", "not finite"]
-    assert table["density_ratio"].to_pylist() == [1.0, None]
+def test_threads_of_the_caller_stay_as_they_were(pool):
+    """Scoring in this very process does not change how later training computes."""
+    before = torch.get_num_threads()
+    score_shard(job(pool, threads=before + 1))
+    assert torch.get_num_threads() == before
 
 
-def test_a_cut_shard_stops_the_run(job):
-    """A bad shard is not a bad sample."""
-    tar = job.pool_folder / "000000.tar"
-    tar.write_bytes(tar.read_bytes()[:-512])
+def test_finished_shard_is_not_scored_again(pool):
+    """Its marker is enough: the teacher is not even loaded."""
+    digest = score_shard(job(pool))
+    assert score_shard(job(pool, load_teacher=shy_teacher)) == digest
 
-    with pytest.raises(CorruptShard, match="000000"):
-        score_shard(job)
+
+def test_other_settings_or_another_shard_are_scored_again(pool):
+    """A marker with another fingerprint, or of a pool shard since replaced, does not count."""
+    first = score_shard(job(pool))
+    again = score_shard(job(pool, fingerprint="other", load_teacher=nan_teacher))
+    assert again != first
+    marker = json.loads((pool / "scores/000000.json").read_text())
+    assert marker["fingerprint"] == "other"
+    write_tiny_pool(pool / "pool", tiny_plan(per_label=8, shard_size=10, seed=5))
+    assert score_shard(job(pool, fingerprint="other", load_teacher=nan_teacher)) != again
+
+
+def test_scores_that_are_no_numbers_become_a_status(pool):
+    """Such samples have nulls, keep their row and their logits' place, and are never kept."""
+    score_shard(job(pool, load_teacher=nan_teacher, fingerprint="nan"))
+    table = read_table(pool / "scores/000000.parquet")
+    broken = [row for row in table.to_pylist() if row["status"] == "not finite"]
+    assert [row["label"] for row in broken] == [0] * len(broken)
+    assert len(broken) == 8
+    assert all(row["teacher_error"] is None and row["density_ratio"] is None for row in broken)
+    assert {len(row["teacher_logits"]) for row in broken} == {3}
+    assert Scores.from_table(table).scored.sum() == 2
+
+
+def test_samples_without_an_image_keep_their_status(pool, tmp_path):
+    """What production could not make is a row without scores; the others are scored."""
+    _, rows = read_shard(pool / "pool", 0)
+    png = (pool / "pool/000000.tar").read_bytes()
+    place = slice(rows["png_offset"][0].as_py(), None)
+    image = png[place][: rows["png_length"][0].as_py()]
+    with PoolShardWriter(tmp_path / "holes/pool", 0, "f" * 64) as writer:
+        writer.add(0, None, 0, 0, None, 0, "p", status="not finite")
+        writer.add(1, image, 0, 0, "digest", 0, "p")
+    score_shard(job(tmp_path / "holes"))
+    table = read_table(tmp_path / "holes/scores/000000.parquet").to_pylist()
+    assert [row["status"] for row in table] == ["not finite", "ok"]
+    assert table[0]["teacher_label"] is None
+    assert table[1]["teacher_label"] == 0
+
+
+def test_shard_without_any_image_is_named(tmp_path):
+    """Nothing to score is a fault of production, said as such."""
+    with PoolShardWriter(tmp_path / "pool", 0, "f" * 64) as writer:
+        writer.add(0, None, 0, 0, None, 0, "p", status="not finite")
+    with pytest.raises(CorruptShard, match="no sample has an image"):
+        score_shard(job(tmp_path))
+
+
+def test_cut_pool_shard_is_refused(pool):
+    """A truncated tar is seen by its size, before any network runs."""
+    path = pool / "pool/000000.tar"
+    path.write_bytes(path.read_bytes()[:-2048])
+    with pytest.raises(CorruptShard, match="not whole; run produce again"):
+        score_shard(job(pool, load_teacher=shy_teacher))
+    with pytest.raises(CorruptShard, match="not whole"):
+        score_shard(job(pool, index=99))
+
+
+def test_damaged_image_is_named_by_its_key(pool):
+    """Bytes flipped inside a PNG: the shard and the key, and nothing is written."""
+    path = pool / "pool/000000.tar"
+    rows = read_table(pool / "pool/000000.parquet")
+    data = bytearray(path.read_bytes())
+    start = rows["png_offset"][5].as_py()
+    data[start : start + 60] = bytes(60)
+    path.write_bytes(data)
+    with pytest.raises(CorruptShard, match="key 5 "):
+        score_shard(job(pool))
+    assert not list(pool.glob("scores/*.json"))
+
+
+def test_killed_scoring_leaves_what_a_rerun_completes(pool):
+    """SIGKILL while the second shard is scored: the first stays, the rest is as undisturbed."""
+    expected = [score_shard(job(pool, index, scores_folder=pool / "calm")) for index in range(3)]
+    script = (
+        "import sys, time, torch; from pathlib import Path\n"
+        "from curation.scoring import ScoreJob, score_shard\n"
+        "def slow(images):\n"
+        "    time.sleep(0.2)\n"
+        "    return 3 * images.mean((1, 3))[:, :3]\n"
+        "root = Path(sys.argv[1])\n"
+        "for index in range(3):\n"
+        "    score_shard(ScoreJob(root / 'pool', root / 'scores', index, str(root),\n"
+        "        lambda: slow, None, 'cpu', 4))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(pool)], env=dict(os.environ))
+    deadline = time.monotonic() + 60
+    while not (pool / "scores/000000.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (pool / "scores/000002.json").exists()
+    assert [score_shard(job(pool, index)) for index in range(3)] == expected
+    assert read_numbered(pool / "scores", ["key"])["key"].to_pylist() == list(range(24))
+    assert not list(pool.glob("scores/*.partial"))
+
+
+def test_huge_logits_are_stored_as_the_largest_half_number():
+    """float16 ends at 65,504: a logit beyond is cut, and so stays finite."""
+    rows = pa.table({"key": [0], "label": [1], "status": ["ok"]})
+    table = score_table(rows, np.array([[1e9, 0.0]], np.float32), np.ones(1, np.float32))
+    assert table["teacher_logits"][0].as_py() == [65504.0, 0.0]
+    assert table["teacher_label"][0].as_py() == 0
+    assert np.isfinite(table["teacher_error"][0].as_py())

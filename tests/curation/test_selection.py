@@ -1,174 +1,220 @@
-"""Selections: one decision and one reason for every sample, fitted on the first round alone."""
+"""One decision with a reason for every sample, against plain loops over samples."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from curation.policy import Policy
-from curation.selection import REASONS, Scores, acceptance_factor, running_bound, select
+from curation.selection import KEPT, REASONS, Scores, acceptance_factor, running_bound, select
 from shardset.errors import BadInput
 
-NOTHING = {"subsample": "none", "filter": "none"}
+NOTHING = Policy(subsample="none", filter="none")
 
 
-def scores(n=400, labels=4, seed=0):
-    """Made-up scores of `n` samples, labels in turn."""
+def scores(count=3000, labels=3, seed=0, **columns):
     random = np.random.default_rng(seed)
-
-    return Scores(
-        key=np.arange(n),
-        label=np.arange(n) % labels,
-        ratio=random.lognormal(size=n),
-        teacher_label=random.integers(labels, size=n),
-        teacher_error=random.exponential(size=n),
-        scored=np.ones(n, bool),
-    )
-
-
-def drawn(n, seed=1):
-    """The keys' uniform numbers."""
-    return np.random.default_rng(seed).random(n)
+    made = {
+        "key": np.arange(count),
+        "label": random.integers(0, labels, count),
+        "ratio": np.exp(random.normal(size=count)),
+        "teacher_label": random.integers(0, labels, count),
+        "teacher_error": random.exponential(size=count),
+        "scored": np.ones(count, dtype=bool),
+    }
+    return Scores(**made | columns)
 
 
-def test_without_a_policy_everything_is_kept():
-    """No subsampling, no filter, no quota."""
-    table = select(scores(), Policy(**NOTHING), drawn(400), np.ones(400, bool))
-
-    assert table.kept.all()
-    assert (table.label == table.original_label).all()
-
-
-@given(
-    st.lists(st.floats(0, 100, allow_subnormal=False), min_size=1, max_size=60),
-    st.floats(0.05, 1.0),
-)
-@settings(deadline=None)
-def test_the_factor_meets_the_stated_acceptance(ratios, accept):
-    """mean(min(1, c·r)) is `accept`, unless too few ratios are positive."""
-    ratios = np.array(ratios)
-    factor = acceptance_factor(ratios, accept)
-
-    if np.isinf(factor):
-        assert np.count_nonzero(ratios) <= accept * len(ratios)
-    else:
-        assert np.minimum(1, factor * ratios).mean() == pytest.approx(accept, rel=1e-9)
+def chosen(table, policy, first=None, seed=9):
+    count = len(table.key)
+    uniforms = np.random.default_rng(seed).random(count)
+    first = np.ones(count, dtype=bool) if first is None else first
+    return select(table, policy, uniforms, first)
 
 
-def test_budgeted_acceptance_is_met_for_every_label():
-    """Half of each label, within what 5,000 draws allow."""
-    n = 20_000
-    table = select(
-        scores(n), Policy(subsample="budget", accept=0.5, filter="none"), drawn(n), np.ones(n, bool)
-    )
+def first_rows(table, count):
+    """The same table cut short: what there was before a top-up."""
+    return Scores(**{name: column[:count] for name, column in vars(table).items()})
 
-    for label in range(4):
-        share = table.kept[table.original_label == label].mean()
-        assert share == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 5000))
+
+def reasons(selection):
+    return [None if code == KEPT else REASONS[code] for code in selection.reason.tolist()]
+
+
+def test_without_a_policy_every_scored_sample_is_kept():
+    """Only what has no score is dropped, as an outlier."""
+    table = scores(6, scored=np.array([True, False, True, True, False, True]))
+    assert reasons(chosen(table, NOTHING)) == [None, "outlier", None, None, "outlier", None]
+
+
+def test_budgeted_acceptance_is_the_stated_fraction_of_each_label():
+    """C is solved so that mean(min(1, c·r)) is exact; the draws then come close."""
+    table = scores(30_000)
+    policy = Policy(subsample="budget", accept=0.3, filter="none")
+    selection = chosen(table, policy)
+    for label in range(3):
+        own = table.label == label
+        c = selection.fitted["c"][str(label)]
+        assert np.minimum(1, c * table.ratio[own]).mean() == pytest.approx(0.3)
+        assert selection.kept[own].mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_rejection_accepts_with_the_ratio_over_its_largest():
-    """As by hand: u ≤ r / M, M the label's largest ratio."""
-    given_scores, uniforms = scores(), drawn(400)
-    policy = Policy(subsample="rejection", filter="none")
-    table = select(given_scores, policy, uniforms, np.ones(400, bool))
+    """cDR-RS: a plain loop over each label with M its largest ratio decides the same."""
+    table = scores()
+    uniforms = np.random.default_rng(9).random(3000)
+    selection = chosen(table, Policy(subsample="rejection", filter="none"))
+    for row in range(3000):
+        largest = max(table.ratio[table.label == table.label[row]])
+        assert selection.kept[row] == (uniforms[row] <= table.ratio[row] / largest)
+    assert selection.fitted["M"]["0"] == table.ratio[table.label == 0].max()
 
-    for i in range(400):
-        bound = given_scores.ratio[given_scores.label == given_scores.label[i]].max()
-        assert table.kept[i] == (uniforms[i] <= given_scores.ratio[i] / bound)
-        assert table.kept[i] or REASONS[table.reason[i]] == "ratio"
+
+@given(
+    ratios=arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1e6) | st.just(0.0)),
+    accept=st.floats(0.01, 1),
+)
+def test_acceptance_factor_meets_the_budget_or_takes_all_there_is(ratios, accept):
+    """Any ratios: the mean acceptance is the budget, or every positive ratio is accepted."""
+    factor = acceptance_factor(ratios, accept)
+    if np.isinf(factor):
+        assert np.count_nonzero(ratios) <= accept * len(ratios)
+    else:
+        assert np.minimum(1, factor * ratios).mean() == pytest.approx(accept, rel=1e-6)
 
 
-def test_the_bound_grows_after_the_first_round_and_never_before():
-    """M is the first round's largest ratio, then the largest so far, as in cDR-RS."""
-    ratios = np.array([1.0, 3.0, 2.0, 5.0, 4.0])
+def test_bound_grows_with_later_samples_and_never_falls():
+    """The first round shares its largest; each later sample sees what came up to it."""
     first = np.array([True, True, False, False, False])
+    ratios = np.array([2.0, 3.0, 1.0, 5.0, 4.0])
+    assert running_bound(ratios[:2], ratios, first).tolist() == [3, 3, 3, 5, 5]
 
-    assert running_bound(ratios[first], ratios, first).tolist() == [3, 3, 3, 5, 5]
+
+def test_filter_drops_the_largest_errors_of_each_label():
+    """ρ = 0.8 keeps the four fifths of what subsampling kept that the teacher likes best."""
+    table = scores()
+    selection = chosen(table, Policy(subsample="none", rho=0.8))
+    for label in range(3):
+        own = table.label == label
+        errors = np.sort(table.teacher_error[own])
+        worst_kept = table.teacher_error[own & selection.kept].max()
+        assert selection.kept[own].mean() == pytest.approx(0.8, abs=0.002)
+        assert worst_kept == errors[selection.kept[own].sum() - 1]
+    assert set(reasons(selection)) == {None, "teacher"}
 
 
+def test_global_filter_lets_hard_labels_shrink():
+    """One quantile for all labels: the label with twice the errors loses more."""
+    table = scores()
+    errors = table.teacher_error * np.where(table.label == 2, 2.0, 1.0)
+    table = scores(teacher_error=errors)
+    selection = chosen(table, Policy(subsample="none", scope="global", rho=0.8))
+    assert selection.kept.mean() == pytest.approx(0.8, abs=0.001)
+    assert selection.kept[table.label == 2].mean() < selection.kept[table.label == 0].mean() - 0.1
+
+
+def test_quantile_is_of_what_subsampling_kept():
+    """The filter does not count samples that are gone already."""
+    table = scores()
+    policy = Policy(subsample="budget", accept=0.5, rho=0.9)
+    before = chosen(table, policy.model_copy(update={"filter": "none"}))
+    after = chosen(table, policy)
+    assert after.kept.sum() == pytest.approx(0.9 * before.kept.sum(), abs=3)
+    assert not (after.kept & ~before.kept).any()
+
+
+def test_relabelling_replaces_labels_and_keeps_the_assigned_ones():
+    """The final label is the teacher's; a failed sample has none and keeps its own."""
+    table = scores(scored=np.arange(3000) % 10 != 0)
+    selection = chosen(table, NOTHING.model_copy(update={"relabel": True}))
+    assert np.array_equal(selection.label[table.scored], table.teacher_label[table.scored])
+    assert np.array_equal(selection.label[~table.scored], table.label[~table.scored])
+    assert np.array_equal(selection.original_label, table.label)
+
+
+def test_quota_keeps_the_lowest_keys_and_tells_what_is_missing():
+    """Of label 0 the first hundred stay; label 1 has only forty, sixty are missing."""
+    labels = np.array([0] * 150 + [1] * 40)
+    table = scores(190, label=labels)
+    selection = chosen(table, NOTHING.model_copy(update={"quota": 100}))
+    assert np.flatnonzero(selection.kept).tolist() == [*range(100), *range(150, 190)]
+    assert reasons(selection)[100:150] == ["quota"] * 50
+    assert selection.shortfall == {1: 60}
+    assert (selection.kept_of(0), selection.kept_of(1)) == (100, 40)
+
+
+@pytest.mark.parametrize("subsample", ["none", "rejection", "budget"])
 @pytest.mark.parametrize("scope", ["per-label", "global"])
-def test_the_filter_keeps_errors_up_to_the_quantile(scope):
-    """NumPy's quantile of each label, or of all."""
-    given_scores = scores()
-    policy = Policy(subsample="none", filter="quantile", rho=0.7, scope=scope)
-    table = select(given_scores, policy, drawn(400), np.ones(400, bool))
-
-    for label in range(4):
-        own = given_scores.label == label
-        cut = np.quantile(given_scores.teacher_error[own if scope == "per-label" else ...], 0.7)
-        assert (table.kept[own] == (given_scores.teacher_error[own] <= cut)).all()
-
-
-@pytest.mark.parametrize("subsample", ["budget", "rejection", "none"])
-def test_a_top_up_never_revokes_a_kept_sample(subsample):
-    """What was decided of the first round stays, whatever comes later."""
-    after = scores(800)
-    policy = Policy(subsample=subsample, rho=0.8, quota=30)
-    uniforms = drawn(800)
-    small = Scores(*(column[:400] for column in vars(after).values()))
-    first = select(small, policy, uniforms[:400], np.ones(400, bool))
-    both = select(after, policy, uniforms, np.arange(800) < 400)
-
-    assert (first.kept == both.kept[:400]).all()
+def test_a_top_up_never_revokes_a_kept_sample(subsample, scope):
+    """Decisions on the first round stay as they were when more rows follow, extreme ones too."""
+    table = scores(4000)
+    table.ratio[3500] = 1e6
+    table.teacher_error[3000:] *= 0.01
+    policy = Policy(subsample=subsample, scope=scope, rho=0.7, quota=300)
+    first = np.arange(4000) < 3000
+    before = chosen(first_rows(table, 3000), policy)
+    after = chosen(table, policy, first)
+    assert np.array_equal(before.reason, after.reason[:3000])
+    third = chosen(first_rows(table, 3600), policy, first[:3600])
+    assert np.array_equal(third.reason, after.reason[:3600])
 
 
-def test_a_quota_keeps_the_lowest_keys_and_says_what_is_missing():
-    """100 of each label: 30 are kept; of a quota of 130, 30 are missing."""
-    everything = np.ones(400, bool)
-    table = select(scores(), Policy(**NOTHING, quota=30), drawn(400), everything)
-
-    assert [table.kept_of(label) for label in range(4)] == [30] * 4
-    assert table.kept[:120].all()
-    assert not table.shortfall
-    short = select(scores(), Policy(**NOTHING, quota=130), drawn(400), everything)
-    assert short.shortfall == dict.fromkeys(range(4), 30)
-
-
-def test_relabelling_takes_the_teachers_label_and_keeps_the_original():
-    """Both are in the table."""
-    given_scores = scores()
-    table = select(given_scores, Policy(**NOTHING, relabel=True), drawn(400), np.ones(400, bool))
-
-    assert (table.label == given_scores.teacher_label).all()
-    assert (table.original_label == given_scores.label).all()
+def test_label_without_survivors_is_named_with_its_reason():
+    """A ratio of 0 everywhere keeps nothing: said in one line, with what to change."""
+    table = scores(300, label=np.arange(300) % 3)
+    table.ratio[table.label == 1] = 0.0
+    for subsample in ("rejection", "budget"):
+        selection = chosen(table, Policy(subsample=subsample, filter="none"))
+        (line,) = selection.problems()
+        assert line.startswith("label 1: none of 100 samples was kept, 100 were dropped for ratio")
+        assert "policy.subsample none" in line
+    assert chosen(table, NOTHING).problems() == []
 
 
-def test_a_sample_without_scores_is_an_outlier_and_spoils_nothing():
-    """Its NaN ratio takes no part in c, M or quantile."""
-    whole, broken = scores(), scores()
-    broken.ratio[7], broken.teacher_error[7], broken.scored[7] = np.nan, np.nan, False
-    for subsample in ("budget", "rejection"):
-        policy = Policy(subsample=subsample)
-        table = select(broken, policy, drawn(400), np.ones(400, bool))
-        other = select(whole, policy, drawn(400), np.ones(400, bool))
-
-        assert REASONS[table.reason[7]] == "outlier"
-        untouched = whole.label != whole.label[7]
-        assert (table.reason[untouched] == other.reason[untouched]).all()
+def test_infinite_factor_accepts_every_positive_ratio():
+    """Fewer positive ratios than the budget: all of them, nothing else, and no c to store."""
+    table = scores(100, labels=1, ratio=np.where(np.arange(100) < 20, 1.0, 0.0))
+    selection = chosen(table, Policy(subsample="budget", accept=0.5, filter="none"))
+    assert np.flatnonzero(selection.kept).tolist() == list(range(20))
+    assert selection.fitted["c"] == {"0": None}
 
 
-def test_a_label_of_which_nothing_is_left_is_named_with_what_to_change():
-    """All its ratios are 0."""
-    given_scores = scores()
-    given_scores.ratio[given_scores.label == 2] = 0
-    table = select(given_scores, Policy(), drawn(400), np.ones(400, bool))
+def test_counts_and_table_say_the_same():
+    """Every sample has one decision; a kept one has no reason."""
+    selection = chosen(scores(scored=np.arange(3000) % 50 != 0), Policy(quota=200))
+    table, counts = selection.table(), selection.counts()
+    assert table.column_names == ["key", "kept", "reason", "label", "original_label"]
+    assert table["reason"].to_pylist() == reasons(selection)
+    assert counts["kept"] == sum(table["kept"].to_pylist())
+    assert set(counts["dropped"]) == {"ratio", "teacher", "outlier", "quota"}
+    assert counts["kept"] + sum(counts["dropped"].values()) == 3000
 
-    (problem,) = table.problems()
-    assert "label 2" in problem
-    assert "policy." in problem
+
+def test_scores_come_from_a_score_table():
+    """Nulls of failed samples become NaN and −1, which no policy looks at."""
+    table = pa.table(
+        {
+            "key": [0, 1, 2],
+            "label": [0, 1, 1],
+            "density_ratio": pa.array([0.5, None, 2.0], pa.float32()),
+            "teacher_label": pa.array([0, None, 0], pa.int64()),
+            "teacher_error": pa.array([0.1, None, 1.5], pa.float32()),
+            "status": ["ok", "not finite", "ok"],
+        }
+    )
+    read = Scores.from_table(table)
+    assert read.scored.tolist() == [True, False, True]
+    assert read.teacher_label.tolist() == [0, -1, 0]
+    for policy in (Policy(), Policy(subsample="rejection", relabel=True)):
+        assert reasons(chosen(read, policy))[1] == "outlier"
 
 
-def test_misaligned_scores_are_refused():
-    """A silent broadcast would select at random."""
+def test_rows_that_do_not_match_are_refused():
+    """Columns of unequal length, and keys out of order, end in one line."""
+    table = scores(10)
     with pytest.raises(BadInput, match="aligned"):
-        select(scores(), Policy(), drawn(399), np.ones(400, bool))
-
-
-def test_the_table_has_a_reason_exactly_where_a_sample_is_dropped():
-    """Null means kept."""
-    table = select(scores(), Policy(quota=10), drawn(400), np.ones(400, bool)).table()
-
-    for kept, reason in zip(table["kept"].to_pylist(), table["reason"].to_pylist(), strict=True):
-        assert (reason is None) == kept
-        assert kept or reason in REASONS
+        select(table, NOTHING, np.zeros(9), np.ones(10, bool))
+    with pytest.raises(BadInput, match="order of their keys"):
+        chosen(scores(10, key=np.arange(10)[::-1]), NOTHING)
