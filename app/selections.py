@@ -50,6 +50,7 @@ def select_all(ctx: Context) -> Facts:
                 f"{name}: {ctx.reals.space.display(label)} is {missing} short of its quota; raise "
                 "pool.max_factor or policy.accept, or lower policy.quota"
             )
+    ctx.write_recipe()
     return {name: selection.counts() for name, selection in chosen.items()}
 
 
@@ -94,7 +95,8 @@ def write_selection(ctx: Context, name: str, policy: Policy, selection: Selectio
     if not (ctx.is_done(stage, fields) and path.is_file()):
         metadata = {**fields, "fitted": selection.fitted}
         write_table(path, selection.table(), metadata)
-        ctx.finish(stage, fields, {"sha256": sha256_file(path), **selection.counts()})
+        facts = {"sha256": sha256_file(path), **selection.counts()}
+        ctx.run.finish_stage(stage, fields, facts)  # another policy does not change the recipe
     return sha256_file(path)
 
 

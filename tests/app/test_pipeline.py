@@ -166,6 +166,7 @@ def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_pa
     reasons = read_table(copy / "selections" / "strict.parquet")["reason"].to_pylist()
     loose = read_table(copy / "selections" / "cgan-kd.parquet")["reason"].to_pylist()
     assert reasons.count("teacher") > loose.count("teacher")
+    assert (copy / "recipe.yaml").read_bytes() == (out / "recipe.yaml").read_bytes()
 
 
 def test_a_published_generator_takes_the_place_of_training(tmp_path):
