@@ -2,20 +2,23 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[Network]):
     """A copy of a module whose tensors follow the module's own with a lag.
 
     Statistics are averaged as well as weights, as in BigGAN: those of the latest network do not
     fit averaged weights.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, module: Network) -> None:
+        self.module: Network = copy.deepcopy(module).eval().requires_grad_(False)
         self._followers = list(_tensors(self.module))
         self._leaders = list(_tensors(module))
 

@@ -14,7 +14,7 @@ import torch
 from generator.biggan import BigGANGenerator, build_generator
 from shardset.errors import BadInput, CheckpointError
 from shardset.identity import latents
-from shardset.images import encode_png, pixel_sha256, to_pixels
+from shardset.images import encode_pngs, pixel_sha256, to_pixels
 from shardset.plan import Plan, ShardSpec, read_plan
 from shardset.shards import PoolShardWriter, is_done, marker_of
 from shardset.weights import load_weights
@@ -138,13 +138,10 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
 
 def _add(writer: PoolShardWriter, plan: Plan, batch: _Batch, pixels: np.ndarray) -> None:
     labels = batch.labels.tolist()
-    for key, label, image in zip(
-        range(batch.first_key, batch.first_key + len(labels)), labels, pixels, strict=True
-    ):
+    keys = range(batch.first_key, batch.first_key + len(labels))
+    for key, label, image, png in zip(keys, labels, pixels, encode_pngs(pixels), strict=True):
         # A class-conditional generator was given the label itself.
-        writer.add(
-            key, encode_png(image), label, label, pixel_sha256(image), plan.seed, plan.pool_id
-        )
+        writer.add(key, png, label, label, pixel_sha256(image), plan.seed, plan.pool_id)
 
 
 def _batches(plan: Plan, spec: ShardSpec) -> list[_Batch]:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.augment import UNIFORMS, augment
+from generator.config import Augmentation
 
 unit = st.floats(0, 0.999)
 
@@ -96,7 +97,7 @@ def test_gradients_reach_every_pixel_that_is_seen() -> None:
 def test_every_image_has_its_own_random_numbers() -> None:
     """The rows of `uniforms` belong to the images one by one."""
     draws = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(3))
-    kinds = ("colour", "translation", "cutout")
+    kinds: tuple[Augmentation, ...] = ("colour", "translation", "cutout")
 
     together = augment(images(), draws, kinds)
     alone = torch.cat([augment(images()[i : i + 1], draws[i : i + 1], kinds) for i in range(4)])

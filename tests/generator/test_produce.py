@@ -174,10 +174,10 @@ def test_a_failure_leaves_no_half_shard(
 ) -> None:
     """An error beside the network reaches the caller, and only the plan is there afterwards."""
 
-    def fail(image: np.ndarray) -> bytes:
+    def fail(pixels: np.ndarray) -> list[bytes]:
         raise BadInput("this image cannot be written")
 
-    monkeypatch.setattr("generator.produce.encode_png", fail)
+    monkeypatch.setattr("generator.produce.encode_pngs", fail)
     job = jobs(generator_folder, tmp_path, plan_of())[0]
 
     with pytest.raises(BadInput, match="cannot be written"):
