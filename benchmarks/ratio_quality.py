@@ -13,15 +13,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
-import torch
 
 from app import commands
 from app.console import Console
+from app.context import Context
 from app.pipeline import opened, recipe_of_run
 from app.selections import decide, read_scores
 from app.stages import first_round
 from benchmarks.pools import POOLS
-from curation.feature_nets import FeatureConfig, features_of, train_feature_net
+from curation.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
 from curation.fidelity import frechet_distance
 from curation.policy import Policy
 from shardset.plan import read_plan
@@ -71,8 +71,8 @@ def compare(run: Path, console: Console) -> dict[str, float]:
         scores = read_scores(ctx)
         policy = Policy(subsample="budget", accept=0.5, filter="none")
         kept = decide(scores, plan, policy).kept[: len(labels)]
-        judge, reference = _judge(ctx, run)
-        features = features_of(judge, pixels)
+        judge, reference = _judge(ctx)
+        features = _features(ctx, judge, pixels)
         real, real_labels = reference
     random = np.random.default_rng(0)
 
@@ -97,7 +97,11 @@ def compare(run: Path, console: Console) -> dict[str, float]:
     }
 
 
-def _judge(ctx: object, run: Path) -> tuple:
+def _features(ctx: Context, judge: FeatureNet, pixels: np.ndarray) -> np.ndarray:
+    return features_of(judge, pixels, device=ctx.device, precision=ctx.precision, batch=500)
+
+
+def _judge(ctx: Context) -> tuple[FeatureNet, tuple[np.ndarray, np.ndarray]]:
     """A net trained on one half of the reals outside the budget, and the other half's features."""
     data = ctx.data
     order = np.random.default_rng(1).permutation(len(data.outside_labels))
@@ -109,10 +113,10 @@ def _judge(ctx: object, run: Path) -> tuple:
         FeatureConfig(steps=1500, dim=64),
         classes=ctx.classes,
         seed=1,
-        device=torch.device("cpu"),
+        device=ctx.device,
         precision=ctx.precision,
     )
-    return judge, (features_of(judge, pixels[b]), labels[b])
+    return judge, (_features(ctx, judge, pixels[b]), labels[b])
 
 
 if __name__ == "__main__":
