@@ -58,7 +58,7 @@ def main() -> None:
     error = stdev(gains) / math.sqrt(len(gains))
     print("\n| pool | random half | kept half | lower by |\n|---|---|---|---|")
     for pool, row in zip(POOLS, rows, strict=True):
-        print(f"| {pool} | {row['random']:.3f} | {row['kept']:.3f} | {100 * row['gain']:.1f} % |")
+        print(f"| {pool} | {row['random']:.4f} | {row['kept']:.4f} | {100 * row['gain']:.1f} % |")
     print(f"\nmean {100 * fmean(gains):.1f} %, standard error {100 * error:.1f} %")
     print(f"{fmean(gains) / error:.1f} standard errors (demanded: more than 2)")
 
