@@ -1,21 +1,28 @@
 """Which side of the line a run is on, from validation alone, and what would help."""
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Mapping
+
+import numpy as np
 
 from app.recipe import Recipe
+from shardset.labels import ContinuousLabels, LabelSpace
 
 
-def advise(validation: Mapping[str, Sequence[float]], recipe: Recipe, images: int) -> list[str]:
-    """Lines on whether generated images help, by the search seeds' validation accuracy in percent.
+def advise(validation: Mapping[str, np.ndarray], recipe: Recipe, space: LabelSpace) -> list[str]:
+    """Lines on whether generated images help, by the search seeds' students.
 
-    `images` is the number of validation images: what a difference is uncertain by, beside seeds.
+    `validation` has each arm's merit on each validation image, float `[seeds, n]`: 100 or 0 for
+    right or wrong, or minus the error in the label's unit.
     """
     if not {"no-kd", "cgan-kd"} <= validation.keys():
         return []
-    gain, error = paired(validation["cgan-kd"], validation["no-kd"], images)
-    said = f"validation ({images} images): cgan-kd {gain:+.1f} ± {error:.1f} points against no-kd"
+    unit = space.unit if isinstance(space, ContinuousLabels) else "points"
+    images = validation["no-kd"].shape[1]
+    gain, error = paired(validation["cgan-kd"], validation["no-kd"])
+    said = (
+        f"validation ({images} images): cgan-kd gains {gain:+.2g} ± {error:.2g} {unit} over no-kd"
+    )
     if gain > 2 * error:
         return [f"{said}: generated images help here."]
     lines = [
@@ -30,9 +37,9 @@ def advise(validation: Mapping[str, Sequence[float]], recipe: Recipe, images: in
         ("cgan-kd+hinton", "soft labels on curated images"),
     ):
         if arm in validation:
-            better, within = paired(validation[arm], validation["cgan-kd"], images)
+            better, within = paired(validation[arm], validation["cgan-kd"])
             if better > within:
-                lines.append(f"{arm} gains {better:+.1f} points against cgan-kd: {what}.")
+                lines.append(f"{arm} gains {better:+.2g} {unit} over cgan-kd: {what}.")
     if recipe.teacher.data == "budget" and recipe.teacher.weights is None:
         lines.append(
             "The teacher knows no more than these images: a stronger one (teacher.data=all or "
@@ -46,15 +53,16 @@ def advise(validation: Mapping[str, Sequence[float]], recipe: Recipe, images: in
     return lines
 
 
-def paired(arm: Sequence[float], other: Sequence[float], images: int) -> tuple[float, float]:
-    """Mean paired difference of accuracies in points, and its standard error.
+def paired(arm: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The mean difference of two arms' merits `[seeds, n]`, and its standard error.
 
-    The larger of the seeds' own spread and the binomial error of so few images (two seeds on the
-    same 40 images agree by accident).
+    Both arms answer for the same images, so the error is that of the images' own differences;
+    what the seeds differ by comes on top.
     """
-    differences = [a - b for a, b in zip(arm, other, strict=True)]
-    spread = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    p = min(max(fmean(other) / 100, 0.01), 0.99)
-    # Students of one data set err on many of the same images: about half their errors differ.
-    binomial = 100 * math.sqrt(p * (1 - p) / images)
-    return fmean(differences), max(spread, binomial)
+    differences = arm - other
+    seeds, images = differences.shape
+    by_image, by_seed = differences.mean(0), differences.mean(1)
+    variance = by_image.var(ddof=1) / images if images > 1 else math.inf
+    if seeds > 1:
+        variance += by_seed.var(ddof=1) / seeds
+    return float(differences.mean()), math.sqrt(variance)

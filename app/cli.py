@@ -146,10 +146,13 @@ def release(
     rejected: Annotated[
         bool, typer.Option("--rejected", help="Include dropped samples, so others can re-select.")
     ] = False,
+    h5: Annotated[
+        bool, typer.Option("--h5", help="Also write fake_images and fake_labels to one HDF5 file.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Build the release folder: Parquet, scores, manifest and card."""
-    _call("release", json, run=run, version=version, selection=selection, rejected=rejected)
+    _call("release", json, run=run, version=version, selection=selection, rejected=rejected, h5=h5)
 
 
 @app.command("verify")

@@ -97,13 +97,29 @@ def select(
     return facts
 
 
-def release(run: Path, *, console: Console, version: str, selection: str, rejected: bool) -> Result:
-    """Where the release of a selection lies and what it holds."""
+def release(
+    run: Path,
+    *,
+    console: Console,
+    version: str,
+    selection: str,
+    rejected: bool,
+    h5: bool = False,
+) -> Result:
+    """Where the release of a selection lies and what it holds; with `h5` also the authors' layout,
+    in a file beside it.
+    """
     from app import pipeline, releasing
+    from shardset.h5_export import write_fake_h5
 
     resolved = pipeline.recipe_of_run(run, None, ())
     with pipeline.opened(run, resolved, console=console) as ctx:
         facts = releasing.build(ctx, version, selection, rejected)
+        if h5:
+            target = ctx.run.release / f"{ctx.recipe.name}_fake_images_{version}.h5"
+            write_fake_h5(ctx.run.release / version, target)
+            facts["h5"] = str(target)
+            console.note(f"{target}: the same images as fake_images and fake_labels")
     console.note(f"{facts['folder']}: {facts['accepted']:,} images, {facts['bytes']:,} bytes")
     console.note(f"check it with: cgankd verify {facts['folder']}")
     return facts
@@ -241,7 +257,7 @@ def train_student(
 def evaluate(
     model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
 ) -> Result:
-    """A trained network's accuracy on the test images of a source."""
+    """A trained network's accuracy, or mean error, on the test images of a source."""
     from app.from_release import evaluate as measured
 
     return measured(model, source, console=console, overrides=overrides, device=device)

@@ -12,12 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from app.console import Console
 from app.engine import Backend, map_jobs
 from app.recipe import Recipe, recipe_yaml
 from shardset.errors import BadInput
 from shardset.files import atomic_path, write_bytes
+from shardset.labels import LabelSpace
 from shardset.run_folder import RunFolder
 from shardset.sources import RealImages, read_source
 from shardset.splits import RealData, split_reals
@@ -48,6 +50,8 @@ class Context:
             size=shape.size,
             channels=shape.channels,
             columns=self.recipe.columns,
+            task=self.recipe.task,
+            label=self.recipe.label,
         )
 
     @cached_property
@@ -57,10 +61,13 @@ class Context:
             self.reals, split_reals(self.reals, self.recipe.budget, seed=self.recipe.seed)
         )
 
-    @property
-    def classes(self) -> int:
-        """The number of classes."""
-        return self.reals.space.count
+    @cached_property
+    def space(self) -> LabelSpace:
+        """What a label is: as recorded with the run, so that selecting need not read the source."""
+        recorded = self.run.facts().get("source", {})
+        if recorded.get("label") == self.recipe.label.model_dump(mode="json"):
+            return TypeAdapter[LabelSpace](LabelSpace).validate_python(recorded["space"])
+        return self.reals.space
 
     @cached_property
     def threads(self) -> int:
@@ -99,7 +106,7 @@ class Context:
         return partial(
             load_teacher,
             recipe.weights or str(self.run.teacher),
-            outputs=self.classes,
+            outputs=self.space.outputs,
             channels=channels,
             size=size,
             network=recipe.training.network,
@@ -113,7 +120,7 @@ class Context:
     def network_facts(self) -> Facts:
         """What `config.json` says beside a network's weights, for whoever uses them elsewhere."""
         return {
-            "label_space": self.reals.space.model_dump(mode="json"),
+            "label_space": self.space.model_dump(mode="json"),
             "input_range": [-1, 1],
         }
 

@@ -11,6 +11,7 @@ from app.console import Console, duration
 from app.context import Context, Facts, open_device
 from app.pipeline import describe
 from app.recipe import Recipe, recipe_yaml
+from app.stages import pool_labels
 from generator.train import train_generator
 from shardset.run_folder import RunFolder
 from student.arms import ARMS
@@ -37,10 +38,11 @@ def dry_run(
     describe(ctx)
     seconds = _seconds(ctx)
     _, channels, size, _ = ctx.reals.pixels.shape
-    samples = recipe.pool.per_label * ctx.classes
+    samples = recipe.pool.per_label * len(pool_labels(ctx))
     sample_bytes = channels * size * size
     # Pool, decoded copy for the students, release; scores beside them.
-    disk = samples * (TAR_BYTES + sample_bytes * (1 + 2 * PNG_SHARE) + ROW_BYTES + 2 * ctx.classes)
+    scores = 2 * ctx.space.outputs
+    disk = samples * (TAR_BYTES + sample_bytes * (1 + 2 * PNG_SHARE) + ROW_BYTES + scores)
     total = sum(seconds.values())
     console.text(recipe_yaml(recipe))
     console.table(
@@ -81,7 +83,7 @@ def _seconds(ctx: Context) -> dict[str, float]:
         # A pool sample costs about a third of a training image: forwards of two networks.
         "pool, ratio and scores": 3
         * recipe.pool.per_label
-        * ctx.classes
+        * len(pool_labels(ctx))
         * (generator / recipe.generator.training.batch + teacher / recipe.teacher.training.batch)
         / 3,
         "students": student * steps * runs / ctx.workers,
@@ -94,7 +96,7 @@ def _step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -
         train_network(
             data,
             training.model_copy(update={"steps": steps, "distillation": None}),
-            outputs=ctx.classes,
+            space=ctx.space,
             seed=0,
             device=ctx.device,
             precision=ctx.precision,
@@ -112,7 +114,7 @@ def _generator_step_seconds(ctx: Context) -> float:
             train_generator(
                 ctx.data.train_pixels,
                 ctx.data.train_labels,
-                ctx.classes,
+                ctx.space,
                 ctx.recipe.generator.network,
                 ctx.recipe.generator.training,
                 folder=Path(folder),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from app.console import Console
 from app.context import Facts, open_device, resolve_precision, write_metrics
@@ -12,12 +13,13 @@ from app.recipe import Recipe, recipe_of, with_overrides
 from shardset.errors import BadInput, ReleaseError
 from shardset.files import derive_seed, sha256_file
 from shardset.images import decode_png
+from shardset.labels import ContinuousLabels, LabelSettings, LabelSpace
 from shardset.manifest import MANIFEST, Manifest, read_manifest, salted_hashes
 from shardset.sources import SourceColumns, read_source
 from shardset.splits import Budget, RealData, split_reals
 from shardset.verify import verify_release
 from student.batches import TrainingData
-from student.evaluate import accuracy, outputs_of
+from student.evaluate import measures, outputs_of
 from student.networks import load_network, save_network
 from student.train import train_network
 
@@ -49,8 +51,12 @@ def train(
     manifest = read_manifest(release)
     recipe = _recipe(manifest, student, overrides)
     training = recipe.student.training
-    if method not in ("labels", "hinton"):
-        raise BadInput(f"--method {method}: expected labels or hinton")
+    space = manifest.space
+    methods = ("labels", "hinton") if space.task == "classification" else ("labels",)
+    if method not in methods:
+        raise BadInput(
+            f"--method {method}: a release for {space.task} takes {' or '.join(methods)}"
+        )
     if method == "labels":
         training = training.model_copy(update={"distillation": None})
     elif real != REAL_NONE:
@@ -77,7 +83,7 @@ def train(
         module, history = train_network(
             data,
             training,
-            outputs=manifest.space.count,
+            space=space,
             seed=derive_seed(recipe.seed, "student", seed),
             device=chosen,
             precision=resolve_precision(recipe.precision, chosen, pixels.shape[-1]),
@@ -86,7 +92,7 @@ def train(
     facts = {
         "dataset": manifest.version,
         "manifest_sha256": sha256_file(release / MANIFEST),
-        "label_space": manifest.space.model_dump(mode="json"),
+        "label_space": space.model_dump(mode="json"),
         "input_range": [-1, 1],
         "training": training.model_dump(mode="json"),
         "real": real.partition(":")[0],
@@ -97,7 +103,7 @@ def train(
         out,
         module,
         name=student,
-        outputs=manifest.space.count,
+        outputs=space.outputs,
         channels=channels,
         size=size,
         facts=facts,
@@ -107,44 +113,53 @@ def train(
     return {"folder": str(out), "sha256": sha256, **facts}
 
 
-def read_accepted(release: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels uint8 `[n, c, h, w]`, labels int64 `[n]` and teacher logits float32 `[n, classes]`."""
+def read_accepted(release: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Pixels uint8 `[n, c, h, w]`, labels `[n]` and, of classes, teacher logits `[n, C]`."""
     pixels, labels, logits = [], [], []
     for path in sorted((release / "data" / "accepted").glob("*.parquet")):
-        table = pq.read_table(path, columns=["image", "label", "teacher_logits"])
+        table = pq.read_table(path)
         pixels += [decode_png(image["bytes"]) for image in table["image"].to_pylist()]
         labels.append(table["label"].to_numpy())
-        flat = table["teacher_logits"].combine_chunks().flatten().to_numpy()
-        logits.append(flat.astype(np.float32).reshape(len(table), -1))
-    return np.stack(pixels), np.concatenate(labels), np.concatenate(logits)
+        if "teacher_logits" in table.column_names:
+            flat = table["teacher_logits"].combine_chunks().flatten().to_numpy()
+            logits.append(flat.astype(np.float32).reshape(len(table), -1))
+    return np.stack(pixels), np.concatenate(labels), np.concatenate(logits) if logits else None
 
 
 def evaluate(
     model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
 ) -> Facts:
-    """A trained network's accuracy in percent on the test images of a source.
+    """A trained network's accuracy in percent, or mean error, on the test images of a source.
 
     They are the source's own test split, else those that the recipe field `budget` and seed set
     apart; `overrides` are `path=value` of such fields.
     """
     network, config = load_network(model)
     settings = with_overrides({"columns": {}, "budget": {}, "seed": 0}, overrides)
+    own = TypeAdapter[LabelSpace](LabelSpace).validate_python(config["label_space"])
+    label = LabelSettings()
+    if isinstance(own, ContinuousLabels):
+        label = LabelSettings(unit=own.unit, range=(own.low, own.high), groups=own.groups)
     reals = read_source(
         source,
         size=config["size"],
         channels=config["channels"],
         columns=SourceColumns(**settings["columns"]),
+        task=own.task,
+        label=label,
     )
-    if reals.space.count != config["outputs"]:
+    if reals.space.outputs != config["outputs"]:
         raise BadInput(
-            f"{source} has {reals.space.count} classes, {model} was trained for {config['outputs']}"
+            f"{source} has {reals.space.outputs} classes, {model} was trained for "
+            f"{config['outputs']}"
         )
     split = split_reals(reals, Budget(**settings["budget"]), settings["seed"])
     chosen = open_device(device)
     outputs = outputs_of(network.to(chosen), reals.pixels[split.test], device=chosen)
-    right = accuracy(outputs, reals.labels[split.test])
-    console.note(f"{model} on {len(split.test):,} test images of {source}: {right:.2f} % right")
-    return {"accuracy": right, "images": len(split.test)}
+    found = measures(outputs, reals.labels[split.test], own)
+    words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    console.note(f"{model} on {len(split.test):,} test images of {source}: {words}")
+    return {**found, "images": len(split.test)}
 
 
 def _recipe(manifest: Manifest, student: str, overrides: Sequence[str]) -> Recipe:
@@ -157,11 +172,18 @@ def _recipe(manifest: Manifest, student: str, overrides: Sequence[str]) -> Recip
 
 def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int, ...]) -> RealData:
     channels, size, _ = shape
-    reals = read_source(source, size=size, channels=channels, columns=recipe.columns)
+    reals = read_source(
+        source,
+        size=size,
+        channels=channels,
+        columns=recipe.columns,
+        task=recipe.task,
+        label=recipe.label,
+    )
     if reals.space != manifest.space:
         raise BadInput(
-            f"{source} has classes {list(reals.space.names)[:5]}…, the release "
-            f"{list(manifest.space.names)[:5]}…"
+            f"{source} has labels {list(reals.space.group_names)[:5]}…, the release "
+            f"{list(manifest.space.group_names)[:5]}…"
         )
     data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
     real = manifest.facts["real"]

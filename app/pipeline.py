@@ -18,6 +18,7 @@ from app.recipe import Recipe, load_recipe
 from app.selections import select_all
 from app.students import ArmSearch, write_arrays
 from shardset.errors import BadInput
+from shardset.labels import ContinuousLabels
 from shardset.run_folder import STAGES, RunFolder
 
 VERSION = "v1.0.0"
@@ -81,6 +82,8 @@ def source_facts(ctx: Context) -> Facts:
     return {
         "spec": reals.spec,
         "revision": reals.revision,
+        "space": reals.space.model_dump(mode="json"),
+        "label": ctx.recipe.label.model_dump(mode="json"),
         "fingerprint": reals.fingerprint,
         "images": len(reals.labels),
         "duplicates": split.duplicates,
@@ -93,11 +96,16 @@ def describe(ctx: Context) -> None:
     """Says what the source holds: rejected images are named, oblong ones counted."""
     reals, split = ctx.reals, ctx.data.split
     _, channels, size, _ = reals.pixels.shape
+    space = reals.space
+    if isinstance(space, ContinuousLabels):
+        what = f"labels {space.display(space.low)} to {space.display(space.high)}"
+    else:
+        what = f"{len(space.names)} classes"
+    colours = "grey" if channels == 1 else "colour"
     ctx.console.note(
-        f"{ctx.recipe.source}: {len(reals.labels):,} images, {reals.space.count} classes, "
-        f"{size} px, {'grey' if channels == 1 else 'colour'}; {len(split.train):,} train, "
-        f"{len(split.validation):,} validation, {len(split.outside):,} beyond the budget, "
-        f"{len(split.test):,} test"
+        f"{ctx.recipe.source}: {len(reals.labels):,} images, {what}, {size} px, {colours}; "
+        f"{len(split.train):,} train, {len(split.validation):,} validation, "
+        f"{len(split.outside):,} beyond the budget, {len(split.test):,} test"
     )
     for image in reals.rejected[:5]:
         ctx.console.note(f"left out: {image.id}: {image.reason}")
@@ -121,7 +129,7 @@ def run_all(ctx: Context) -> Facts:
     release = timed("release", lambda c: releasing.build(c, VERSION, "cgan-kd", False))
     search = ArmSearch(ctx, write_arrays(ctx))
     timed("search", lambda c: search.run())
-    advice = advise(search.validation(), ctx.recipe, len(ctx.data.split.validation))
+    advice = advise(search.validation(), ctx.recipe, ctx.space)
     for line in advice:
         ctx.console.note(line)
     arms = timed("students", lambda c: search.train_all())
@@ -136,7 +144,7 @@ def run_stage(ctx: Context, name: str) -> Facts:
     if name == "report":
         search = ArmSearch(ctx, write_arrays(ctx))
         search.run()
-        advice = advise(search.validation(), ctx.recipe, len(ctx.data.split.validation))
+        advice = advise(search.validation(), ctx.recipe, ctx.space)
         return reporting.write(ctx, search.train_all(), advice)
     work: Callable[[Context], Facts] = {
         "teacher": stages.train_teacher,

@@ -15,9 +15,10 @@ from curation.policy import Policy
 from curation.ratio_config import RatioConfig
 from generator.config import GeneratorConfig, GeneratorTraining
 from shardset.errors import RecipeError
+from shardset.labels import LabelSettings
 from shardset.sources import SourceColumns
 from shardset.splits import Budget
-from student.arms import ARMS
+from student.arms import ARMS, arms_of
 from student.train import StudentTraining
 
 
@@ -66,6 +67,9 @@ class PoolRecipe(Record):
     """How many samples are produced, and in what portions."""
 
     per_label: int = Field(gt=0, description="samples of each label in the first round")
+    labels: int | None = Field(
+        None, ge=2, description="continuous labels: how many, evenly spaced over their range"
+    )
     shard_size: int = Field(1000, gt=0, description="samples in a shard")
     batch: int = Field(250, gt=0, description="the one recorded batch size; batches are padded")
     max_factor: float = Field(
@@ -96,8 +100,12 @@ class Recipe(Record):
 
     format_version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    task: Literal["classification"]
-    source: str = Field(description="digits, idx:FOLDER, imagefolder:FOLDER or hf:ID[@revision]")
+    task: Literal["classification", "regression"]
+    source: str = Field(
+        description="digits, rotated-digits, idx:FOLDER, imagefolder:FOLDER, h5:FILE or "
+        "hf:ID[@revision]"
+    )
+    label: LabelSettings = LabelSettings()
     columns: SourceColumns = SourceColumns()
     image: ImageShape = ImageShape()
     budget: Budget
@@ -122,6 +130,21 @@ class Recipe(Record):
                 raise ValueError(f"unknown arm {arm!r}{nearest(arm, ARMS)}")
         if "no-kd" not in self.arms:
             raise ValueError("arms must contain no-kd: its validation chooses everyone's steps")
+        return self
+
+    @model_validator(mode="after")
+    def _task_is_kept_to(self) -> "Recipe":
+        continuous = self.task == "regression"
+        if continuous and (wrong := sorted(set(self.arms) - set(arms_of(self.task)))):
+            raise ValueError(
+                f"arm {wrong[0]!r} distils logits, and task regression has none; "
+                f"valid: {', '.join(arms_of(self.task))}"
+            )
+        if continuous != (self.pool.labels is not None):
+            given = "must be given for" if continuous else "is of no use to"
+            raise ValueError(f"pool.labels {given} task {self.task}")
+        if not continuous and self.label != LabelSettings():
+            raise ValueError("label is of no use to task classification; set task: regression")
         return self
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.console import duration
-from app.report import ReportFacts, spread, summary
-from app.report_figures import COLOURS, SERIES, Figure, ticks
+from app.report import summary
+from app.report_drawing import COLOURS, SERIES, Figure
+from app.report_facts import ReportFacts
+from app.report_figures import ticks
 
-MANY_CLASSES = 20  # from here on the diagnostics start folded
+MANY_GROUPS = 20  # from here on the diagnostics start folded
 
 
 def render_page(facts: ReportFacts, figures: list[Figure]) -> str:
@@ -29,22 +31,26 @@ def render_page(facts: ReportFacts, figures: list[Figure]) -> str:
         "duration": duration,
         "count": count,
         "percent": percent,
+        "signed": signed,
         "unbroken": unbroken,
     }
     return environment.get_template("report.html.j2").render(
         facts=facts,
+        metric=facts.metric,
+        continuous=facts.space.task == "regression",
         summary=summary(facts),
         verdict=facts.difference.verdict if facts.difference else "unclear",
         colours=COLOURS,
         plot=dot_plot(facts),
         shares=shares(facts),
-        classes=class_bars(facts),
+        groups=group_bars(facts),
         diagnostics=diagnostics(facts),
         stages=stage_bars(facts.seconds),
         run=list(flattened(facts.run)),
         memory=f"{facts.peak_memory_bytes / 2**30:.2f} GiB",
         grids=[(figure, data_uri(figure.png)) for figure in figures if figure.kind == "grid"],
         histograms=[(f, Markup(f.svg)) for f in figures if f.kind == "histogram"],
+        along=[(f, Markup(f.svg)) for f in figures if f.kind == "label"],
         curves=[(f, Markup(f.svg)) for f in figures if f.kind == "curves"],
     )
 
@@ -64,10 +70,10 @@ def dot_plot(facts: ReportFacts) -> dict[str, Any]:
         {
             "name": name,
             "arm": arm,
-            "spread": spread(arm),
+            "spread": facts.metric.spread(arm),
             "dots": [place(value) for value in arm.values],
             "mean": place(arm.mean),
-            "words": ", ".join(f"{value:.2f}" for value in arm.values),
+            "words": ", ".join(map(facts.metric.text, arm.values)),
         }
         for name, arm in facts.arms.items()
     ]
@@ -89,12 +95,12 @@ def shares(facts: ReportFacts) -> list[dict[str, Any]]:
     ]
 
 
-def class_bars(facts: ReportFacts) -> list[dict[str, Any]]:
-    """One stacked bar per class, in percent of the largest class's pool."""
+def group_bars(facts: ReportFacts) -> list[dict[str, Any]]:
+    """One stacked bar per group of labels, in percent of the largest group's pool."""
     largest = max(facts.pool, default=0) or 1
     colours = _colours(1 + len(facts.dropped))
     bars = []
-    for index, name in enumerate(facts.class_names):
+    for index, name in enumerate(facts.space.group_names):
         parts = {"kept": facts.kept[index]}
         parts |= {reason: counts[index] for reason, counts in facts.dropped.items()}
         words = ", ".join(f"{part} {number:,}" for part, number in parts.items() if number)
@@ -114,7 +120,7 @@ def class_bars(facts: ReportFacts) -> list[dict[str, Any]]:
 
 
 def diagnostics(facts: ReportFacts) -> dict[str, Any] | None:
-    """The ratio's diagnostics as a table: one row per label, one column per number."""
+    """The ratio's diagnostics as a table: one row per group, one column per number."""
     rows = facts.ratio_diagnostics
     if not rows:
         return None
@@ -125,7 +131,7 @@ def diagnostics(facts: ReportFacts) -> dict[str, Any] | None:
             (_label_name(facts, row.get("label", index)), [number(row.get(n)) for n in names])
             for index, row in enumerate(rows)
         ],
-        "folded": len(rows) >= MANY_CLASSES,
+        "folded": len(rows) >= MANY_GROUPS,
     }
 
 
@@ -148,12 +154,17 @@ def flattened(facts: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, s
 
 def unbroken(text: str) -> str:
     """A sentence whose numbers stay on one line with their signs and units."""
-    return re.sub(r" (±|%|points|seeds)", "\u00a0\\1", text).replace("± ", "±\u00a0")
+    return re.sub(r"(?<=[\d±]) (?=[^\s(])", "\u00a0", text)
 
 
 def count(number: int) -> str:
     """For example `128,000`."""
     return f"{number:,}"
+
+
+def signed(value: float) -> str:
+    """For example `−60`, with a true minus sign."""
+    return f"{value:g}".replace("-", "−")
 
 
 def percent(share: float | None) -> str:
@@ -180,6 +191,7 @@ def _colours(wanted: int) -> list[str]:
 
 
 def _label_name(facts: ReportFacts, label: Any) -> str:
-    if isinstance(label, int) and 0 <= label < len(facts.class_names):
-        return facts.class_names[label]
+    names = facts.space.group_names
+    if isinstance(label, int) and 0 <= label < len(names):
+        return names[label]
     return str(label)

@@ -12,40 +12,45 @@ import torch
 
 from app.context import Context, Facts
 from app.recipe import recipe_yaml
-from app.report import (
+from app.report import report_json, write_report
+from app.report_facts import (
     ArmResult,
     Curve,
     ImageGrid,
     ReportFacts,
     TeacherFacts,
-    report_json,
-    write_report,
+    metric_of,
 )
+from app.report_judging import along_the_label
 from app.students import TrainedArm
 from shardset.files import derive_seed
+from shardset.labels import ContinuousLabels, LabelSpace
 from shardset.tables import read_numbered, read_table
 from student.arms import ARMS
-from student.evaluate import accuracy, outputs_of
+from student.evaluate import measures, outputs_of
 from student.networks import load_network
 
-SHOWN_PER_CLASS = 5  # images of each class in a grid of reals or kept samples
+SHOWN_PER_GROUP = 5  # images of each class or part of the range, of reals or kept samples
+MOST_CLASSES = 10
 SHOWN_PER_REASON = 50
 
 
 def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -> Facts:
     """What `report.json` says, after the test split was opened once for all of it."""
     pixels, labels = ctx.data.open_test(ctx.run, by="report")
+    metric = metric_of(ctx.space)
 
-    def right(module: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        outputs = outputs_of(module, pixels, device=ctx.device, precision=ctx.precision)
-        return accuracy(outputs, labels)
+    def outputs(module: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        return outputs_of(module, pixels, device=ctx.device, precision=ctx.precision)
 
-    results = {}
+    results, answers = {}, {}
     with ctx.console.task("test images") as progress:
         for number, (name, arm) in enumerate(arms.items()):
             progress(number, len(arms), {})
+            answers[name] = [outputs(load_network(folder)[0]) for folder in arm.folders]
+            found = [measures(answer, labels, ctx.space) for answer in answers[name]]
             results[name] = ArmResult(
-                values=tuple(right(load_network(folder)[0]) for folder in arm.folders),
+                values=tuple(figures[metric.name] for figures in found),
                 steps=arm.steps,
                 images_seen=arm.images_seen,
                 learning_rate=arm.lr,
@@ -57,18 +62,17 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
     selection = read_table(ctx.run.selections / "cgan-kd.parquet")
     scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
     ratio = ctx.run.stage_facts("ratio")
-    kept, dropped = _decisions(selection, ctx.classes)
+    kept, dropped = _decisions(selection, ctx.space)
     facts = ReportFacts(
         title=ctx.recipe.name,
-        task=ctx.recipe.task,
+        space=ctx.space,
         arms=results,
         teacher=TeacherFacts(
             name=teacher["network"],
             data=teacher["data"],
-            test=right(module),
-            validation=teacher["validation_accuracy"],
+            test=measures(outputs(module), labels, ctx.space)[metric.name],
+            validation=teacher["validation"][metric.name],
         ),
-        class_names=ctx.reals.space.names,
         kept=kept,
         dropped=dropped,
         density_ratio=scores["density_ratio"].to_numpy().astype(np.float64),
@@ -83,6 +87,7 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
         run=ctx.run.facts(),
         recipe=recipe_yaml(ctx.recipe),
         warnings=tuple(advice),
+        labels=along_the_label(ctx, selection, labels, answers),
     )
     write_report(ctx.run.report, facts)
     _print_table(ctx, facts)
@@ -112,17 +117,18 @@ def _note(ctx: Context, name: str) -> str:
 
 
 def _decisions(
-    selection: pa.Table, classes: int
+    selection: pa.Table, space: LabelSpace
 ) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
-    """Samples kept, and dropped by reason, per class."""
-    label = selection["original_label"].to_numpy()
+    """Samples kept, and dropped by reason, per group."""
+    group = space.group_of(selection["original_label"].to_numpy())
+    groups = len(space.group_names)
     reason = np.asarray(selection["reason"].fill_null("").to_pylist())
 
-    def per_class(chosen: np.ndarray) -> tuple[int, ...]:
-        return tuple(np.bincount(label[chosen], minlength=classes).tolist())
+    def per_group(chosen: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.bincount(group[chosen], minlength=groups).tolist())
 
-    dropped = {str(r): per_class(reason == r) for r in np.unique(reason) if r}
-    return per_class(reason == ""), dropped
+    dropped = {str(r): per_group(reason == r) for r in np.unique(reason) if r}
+    return per_group(reason == ""), dropped
 
 
 def _curves(ctx: Context, arms: Mapping[str, TrainedArm]) -> list[Curve]:
@@ -136,7 +142,9 @@ def _curves(ctx: Context, arms: Mapping[str, TrainedArm]) -> list[Curve]:
             curves += _curve(stage, name, rows, name)
     for arm, trained in arms.items():
         rows = _rows(trained.folders[0] / "metrics.jsonl")
-        curves += _curve("students: validation accuracy, %", arm, rows, "accuracy")
+        metric = metric_of(ctx.space)
+        stage = f"students: validation {metric.words}, {metric.unit}"
+        curves += _curve(stage, arm, rows, metric.name)
     return curves
 
 
@@ -160,22 +168,30 @@ def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
     pool = np.load(ctx.run.students / "arrays" / "pool_pixels.npy", mmap_mode="r")
     random = np.random.default_rng(derive_seed(ctx.recipe.seed, "report"))
     label = selection["original_label"].to_numpy()
+    group, real_group = ctx.space.group_of(label), ctx.space.group_of(ctx.data.train_labels)
     reason = np.asarray(selection["reason"].fill_null("").to_pylist())
     data = ctx.data
-    shown = min(ctx.classes, 10)
+    continuous = isinstance(ctx.space, ContinuousLabels)
+    shown = np.arange(len(ctx.space.group_names))[: None if continuous else MOST_CLASSES]
+    # A part of the range may have no real images; classes all have some.
+    shown = shown[np.isin(shown, real_group) & np.isin(shown, group[reason == ""])]
+    axis = tuple(ctx.space.group_names[g].split()[0] for g in shown) if continuous else ()
+    column = "a part of the range a column, low to high" if continuous else "a class a column"
 
-    def per_class(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Random indices, a class a column."""
-        picked = [random.permutation(np.flatnonzero(chosen & (labels == c))) for c in range(shown)]
-        rows = min(SHOWN_PER_CLASS, *(len(p) for p in picked))
+    def per_group(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Random indices, a group a column."""
+        picked = [random.permutation(np.flatnonzero(chosen & (groups == g))) for g in shown]
+        rows = min((len(p) for p in picked), default=0)
+        rows = min(SHOWN_PER_GROUP, rows)
         return np.array([p[:rows] for p in picked], dtype=np.int64).T.ravel()
 
-    real = per_class(data.train_labels, np.ones(len(data.train_labels), bool))
+    def grid(name: str, pixels: np.ndarray, caption: str) -> ImageGrid:
+        return ImageGrid(name, pixels, f"{caption}, {column}", max(1, len(shown)), axis)
+
+    real = per_group(real_group, np.ones(len(real_group), bool))
     grids = [
-        ImageGrid("real", data.train_pixels[real], "real training images, a class a column", shown),
-        ImageGrid(
-            "kept", pool[per_class(label, reason == "")], "kept, at random, a class a column", shown
-        ),
+        grid("real", data.train_pixels[real], "real training images"),
+        grid("kept", pool[per_group(group, reason == "")], "kept, at random"),
     ]
     for name in sorted(set(reason.tolist()) - {""}):
         some = random.permutation(np.flatnonzero(reason == name))[:SHOWN_PER_REASON]
@@ -188,16 +204,17 @@ def _print_table(ctx: Context, facts: ReportFacts) -> None:
     rows = [
         [
             name,
-            f"{arm.mean:.2f}" + (f" ± {arm.std:.2f}" if arm.std is not None else ""),
+            facts.metric.spread(arm),
             f"{arm.steps:,}",
             f"{arm.images_seen:,}",
             arm.note,
         ]
         for name, arm in facts.arms.items()
     ]
+    metric = facts.metric
     ctx.console.table(
-        f"{facts.title}: test accuracy in percent, teacher {facts.teacher.test:.2f} "
-        f"(trained on: {facts.teacher.data})",
-        ["arm", "accuracy", "steps", "images seen", ""],
+        f"{facts.title}: test {metric.words} in {metric.unit}, teacher "
+        f"{metric.text(facts.teacher.test)} (trained on: {facts.teacher.data})",
+        ["arm", metric.words, "steps", "images seen", ""],
         rows,
     )

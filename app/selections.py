@@ -1,18 +1,19 @@
 """From scores to the arms' selections, topping the pool up where a label starves."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+
+import numpy as np
 
 from app.context import Context, Facts
 from app.stages import produce, score
 from curation.policy import Policy
-from curation.selection import Scores, Selection, select
+from curation.selection import Scores, Selection, score_columns, select
 from shardset.files import sha256_file
 from shardset.identity import uniforms
 from shardset.plan import Plan, read_plan
 from shardset.tables import read_numbered, write_table
 
-SCORE_COLUMNS = ("key", "label", "density_ratio", "teacher_label", "teacher_error", "status")
 TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
 
 
@@ -34,20 +35,20 @@ def select_all(ctx: Context) -> Facts:
     while True:
         table, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
         chosen = {name: decide(table, plan, policy) for name, policy in policies.items()}
-        wanted = _top_up(ctx, plan, list(chosen.values()))
+        wanted, groups = _top_up(ctx, plan, list(chosen.values()))
         if not wanted:
             break
-        names = ", ".join(ctx.reals.space.display(label) for label in wanted)
+        names = ", ".join(ctx.space.group_names[group] for group in sorted(groups))
         ctx.console.note(f"topping up {sum(wanted.values()):,} samples of {names}")
         produce(ctx, more=wanted)
         score(ctx)
     for name, selection in chosen.items():
         write_selection(ctx, name, policies[name], selection)
-        for problem in selection.problems():
+        for problem in selection.problems(ctx.space):
             ctx.console.note(f"{name}: {problem}")
-        for label, missing in selection.shortfall.items():
+        for group, missing in selection.shortfall.items():
             ctx.console.note(
-                f"{name}: {ctx.reals.space.display(label)} is {missing} short of its quota; raise "
+                f"{name}: {ctx.space.group_names[group]} is {missing} short of its quota; raise "
                 "pool.max_factor or policy.accept, or lower policy.quota"
             )
     ctx.write_recipe()
@@ -74,8 +75,8 @@ def effective_policy(ctx: Context) -> Policy:
 
 def read_scores(ctx: Context) -> Scores:
     """The score table's columns that a policy may read."""
-    table = read_numbered(ctx.run.scores, SCORE_COLUMNS)
-    return Scores.from_table(table)
+    table = read_numbered(ctx.run.scores, score_columns(ctx.space))
+    return Scores.from_table(table, ctx.space)
 
 
 def decide(scores: Scores, plan: Plan, policy: Policy) -> Selection:
@@ -100,14 +101,28 @@ def write_selection(ctx: Context, name: str, policy: Policy, selection: Selectio
     return sha256_file(path)
 
 
-def _top_up(ctx: Context, plan: Plan, selections: list[Selection]) -> Mapping[int, int]:
-    """How many more samples of each label would meet the quotas, within the pool's bound."""
-    limit = int(ctx.recipe.pool.per_label * ctx.recipe.pool.max_factor)
+def _top_up(
+    ctx: Context, plan: Plan, selections: list[Selection]
+) -> tuple[dict[int, int] | dict[float, int], set[int]]:
+    """How many more samples of each label would meet the quotas, within the pool's bound, and the
+    groups that starve.
+    """
+    labels = list(plan.planned)
+    group_of = dict(zip(labels, ctx.space.group_of(np.array(labels)).tolist(), strict=True))
+    planned: Counter[int] = Counter()
+    for label, count in plan.planned.items():
+        planned[group_of[label]] += count
+    members = Counter(group_of.values())
+    most = int(ctx.recipe.pool.per_label * ctx.recipe.pool.max_factor)
     wanted: dict[int, int] = {}
     for selection in selections:
-        for label, missing in selection.shortfall.items():
-            planned = plan.planned[label]
-            rate = max(selection.kept_of(label) / planned, 1 / planned)
-            more = min(math.ceil(missing / rate * TOP_UP_MARGIN), limit - planned)
-            wanted[label] = max(wanted.get(label, 0), more)
-    return {label: count for label, count in sorted(wanted.items()) if count > 0}
+        for group, missing in selection.shortfall.items():
+            rate = max(selection.kept_of(group) / planned[group], 1 / planned[group])
+            more = math.ceil(missing / rate * TOP_UP_MARGIN / members[group])
+            wanted[group] = max(wanted.get(group, 0), more)
+    per_label = {
+        label: min(wanted.get(group, 0), most - plan.planned[label])
+        for label, group in sorted(group_of.items())
+    }
+    per_label = {label: count for label, count in per_label.items() if count > 0}
+    return per_label, {group_of[label] for label in per_label}

@@ -19,11 +19,12 @@ from generator.train import train_generator
 from shardset.errors import RatioRefused
 from shardset.files import derive_seed, fingerprint, sha256_file
 from shardset.identity import pool_id
+from shardset.labels import ContinuousLabels, LabelSpace
 from shardset.manifest import write_pool_manifest
 from shardset.plan import PLAN_VERSION, Plan, make_plan, read_plan, write_plan
 from shardset.shards import read_shard
 from student.batches import TrainingData
-from student.evaluate import accuracy, outputs_of
+from student.evaluate import measures, outputs_of
 from student.networks import save_network
 from student.train import train_network
 
@@ -54,7 +55,7 @@ def train_teacher(ctx: Context) -> Facts:
             module, history = train_network(
                 TrainingData(real_pixels=pixels, real_labels=labels),
                 recipe.training,
-                outputs=ctx.classes,
+                space=ctx.space,
                 seed=derive_seed(ctx.recipe.seed, "teacher"),
                 device=ctx.device,
                 precision=ctx.precision,
@@ -65,7 +66,7 @@ def train_teacher(ctx: Context) -> Facts:
             folder,
             module,
             name=recipe.training.network,
-            outputs=ctx.classes,
+            outputs=ctx.space.outputs,
             channels=channels,
             size=size,
             facts=ctx.network_facts,
@@ -74,7 +75,7 @@ def train_teacher(ctx: Context) -> Facts:
     teacher = ctx.teacher_loader()
     outputs = partial(outputs_of, teacher, device=ctx.device, precision=ctx.precision)
     save_array(folder / REAL_OUTPUTS, outputs(data.train_pixels))
-    right = accuracy(outputs(data.validation_pixels), data.validation_labels)
+    found = measures(outputs(data.validation_pixels), data.validation_labels, ctx.space)
     facts = {
         # A function's weights cannot be hashed; what it says of the real images names it.
         "sha256": fields.get("weights_sha256")
@@ -82,10 +83,10 @@ def train_teacher(ctx: Context) -> Facts:
         "network": recipe.weights or recipe.training.network,
         "data": "own" if recipe.weights else recipe.data,
         "images": images,
-        "validation_accuracy": right,
+        "validation": found,
     }
     ctx.finish("teacher", fields, facts)
-    ctx.console.note(f"teacher: {right:.1f} % of the validation images right")
+    ctx.console.note(f"teacher: {in_words(ctx.space, found)} on the validation images")
     return facts
 
 
@@ -108,7 +109,7 @@ def train_gan(ctx: Context) -> Facts:
         sha256 = adopt_generator(
             own,
             ctx.run.generator,
-            classes=ctx.classes,
+            space=ctx.space,
             image_size=size,
             channels=channels,
             config=recipe.network,
@@ -120,7 +121,7 @@ def train_gan(ctx: Context) -> Facts:
         facts = train_generator(
             data.train_pixels,
             data.train_labels,
-            ctx.classes,
+            ctx.space,
             recipe.network,
             recipe.training,
             folder=ctx.run.generator,
@@ -134,7 +135,7 @@ def train_gan(ctx: Context) -> Facts:
     return facts
 
 
-def produce(ctx: Context, more: Mapping[int, int] | None = None) -> Facts:
+def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None = None) -> Facts:
     """Facts of the pool with every planned shard in it; `more` appends a round first."""
     recipe = ctx.recipe.pool
     generator_sha256 = ctx.run.stage_facts("generator")["sha256"]
@@ -145,6 +146,7 @@ def produce(ctx: Context, more: Mapping[int, int] | None = None) -> Facts:
         "generator_sha256": generator_sha256,
         "seed": seed,
         "per_label": recipe.per_label,
+        **({} if recipe.labels is None else {"labels": pool_labels(ctx)}),
         "shard_size": recipe.shard_size,
         "batch": recipe.batch,
     }
@@ -159,7 +161,7 @@ def produce(ctx: Context, more: Mapping[int, int] | None = None) -> Facts:
             batch=recipe.batch,
             threads=1,  # workers give the cores something to do
             precision=ctx.precision,
-            per_label=dict.fromkeys(range(ctx.classes), recipe.per_label),
+            per_label=dict.fromkeys(pool_labels(ctx), recipe.per_label),
         )
         write_plan(path, plan)
     if more:
@@ -185,6 +187,22 @@ def produce(ctx: Context, more: Mapping[int, int] | None = None) -> Facts:
     }
     ctx.finish("pool", fields, facts)
     return facts
+
+
+def pool_labels(ctx: Context) -> list[int] | list[float]:
+    """The labels that samples are made of: every class, or numbers evenly spaced over the range."""
+    space = ctx.space
+    if isinstance(space, ContinuousLabels):
+        assert ctx.recipe.pool.labels is not None
+        return np.linspace(space.low, space.high, ctx.recipe.pool.labels).tolist()
+    return list(range(len(space.names)))
+
+
+def in_words(space: LabelSpace, measured: Mapping[str, float]) -> str:
+    """A network's figures as a person says them."""
+    if isinstance(space, ContinuousLabels):
+        return f"mean error {measured['mae']:.3g} {space.unit}"
+    return f"{measured['accuracy']:.1f} % right"
 
 
 def fit_density_ratio(ctx: Context) -> Facts:
@@ -214,7 +232,7 @@ def fit_density_ratio(ctx: Context) -> Facts:
             pixels,
             labels,
             recipe,
-            classes=ctx.classes,
+            space=ctx.space,
             folder=ctx.run.ratio,
             seed=derive_seed(ctx.recipe.seed, "ratio"),
             device=ctx.device,
@@ -259,6 +277,7 @@ def score(ctx: Context) -> Facts:
             index=spec.index,
             fingerprint=fingerprint(fields),
             load_teacher=ctx.teacher_loader,
+            space=ctx.space,
             ratio_folder=None if ratio["problems"] else ctx.run.ratio,
             device=ctx.device.type,
             batch=plan.batch,

@@ -13,16 +13,19 @@ from app.context import Context, Facts, Precision, save_array, write_metrics
 from app.stages import REAL_OUTPUTS
 from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed, fingerprint, read_json, write_json
+from shardset.labels import LabelSpace
 from shardset.plan import read_plan
 from shardset.shards import read_shard
 from shardset.tables import read_numbered, read_table
 from shardset.weights import load_weights
 from student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
 from student.batches import TrainingData
-from student.evaluate import accuracy, mean_cross_entropy, outputs_of
-from student.networks import save_network
+from student.evaluate import measures, outputs_of, predictions
+from student.networks import load_network, save_network
 from student.teacher import Teacher
 from student.train import StudentTraining, train_network
+
+METRICS = {"classification": "accuracy", "regression": "mae"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class StudentJob:
     selection: Path | None
     reals: str  # "budget" or "all"
     training: StudentTraining
-    outputs: int
+    space: LabelSpace
     seed: int
     init: Path | None
     teacher: Callable[[], Teacher] | None  # for augmented images; else stored logits serve
@@ -66,11 +69,11 @@ def train_student_job(job: StudentJob) -> Facts | None:
 def _train(job: StudentJob) -> Facts:
     """Trains the student, writes it to its folder and returns its validation figures."""
     device = torch.device(job.device)
-    evaluate = partial(_figures, job.arrays, batch=1000, device=device, precision=job.precision)
+    evaluate = partial(_figures, job)
     module, history = train_network(
         _training_data(job),
         job.training,
-        outputs=job.outputs,
+        space=job.space,
         init=load_weights(job.init)[0] if job.init else None,
         seed=job.seed,
         device=device,
@@ -83,7 +86,7 @@ def _train(job: StudentJob) -> Facts:
         job.folder,
         module,
         name=job.training.network,
-        outputs=job.outputs,
+        outputs=job.space.outputs,
         channels=channels,
         size=size,
         facts=job.facts,
@@ -92,17 +95,16 @@ def _train(job: StudentJob) -> Facts:
     return evaluate(module)
 
 
-def _figures(
-    arrays: Path, module: torch.nn.Module, *, batch: int, device: torch.device, precision: Precision
-) -> dict[str, float]:
-    logits = outputs_of(
-        module, _array(arrays, "validation_pixels"), batch, device=device, precision=precision
+def _figures(job: StudentJob, module: torch.nn.Module) -> dict[str, float]:
+    return measures(
+        _validation_outputs(job, module), _array(job.arrays, "validation_labels"), job.space
     )
-    labels = _array(arrays, "validation_labels")
-    return {
-        "accuracy": accuracy(logits, labels),
-        "cross_entropy": mean_cross_entropy(logits, labels),
-    }
+
+
+def _validation_outputs(job: StudentJob, module: torch.nn.Module) -> np.ndarray:
+    pixels = _array(job.arrays, "validation_pixels")
+    device = torch.device(job.device)
+    return outputs_of(module, pixels, 1000, device=device, precision=job.precision)
 
 
 def _training_data(job: StudentJob) -> TrainingData:
@@ -144,10 +146,8 @@ def write_arrays(ctx: Context) -> Path:
     if marker.is_file() and read_json(marker) == fields:
         return folder
     marker.unlink(missing_ok=True)
-    logits = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"]
-    flat = logits.combine_chunks().flatten().to_numpy().astype(np.float32)
     pool = [read_shard(ctx.run.pool, spec.index)[0] for spec in plan.shards]
-    for name, array in {
+    arrays = {
         "train_pixels": data.train_pixels,
         "train_labels": data.train_labels,
         "train_logits": np.load(ctx.run.teacher / REAL_OUTPUTS),
@@ -156,8 +156,12 @@ def write_arrays(ctx: Context) -> Path:
         "all_pixels": data.all_train_pixels,
         "all_labels": data.all_train_labels,
         "pool_pixels": np.concatenate(pool),
-        "pool_logits": flat.reshape(plan.count, -1),
-    }.items():
+    }
+    if ctx.recipe.task == "classification":
+        logits = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"]
+        flat = logits.combine_chunks().flatten().to_numpy().astype(np.float32)
+        arrays["pool_logits"] = flat.reshape(plan.count, -1)
+    for name, array in arrays.items():
         save_array(folder / f"{name}.npy", array)
     write_json(marker, fields)
     return folder
@@ -170,14 +174,14 @@ class TrainedArm:
     steps: int
     lr: float
     images_seen: int  # those of the student it was fine-tuned from included
-    validation: tuple[float, ...]  # accuracy of each search seed, percent
+    validation: tuple[float, ...]  # accuracy in percent or mean error of each search seed
     folders: tuple[Path, ...]  # one per seed
 
 
 class ArmSearch:
     """Steps are chosen by no-kd and shared; each arm chooses its own learning rate.
 
-    Both by mean validation accuracy over the search seeds, cross-entropy breaking ties. Jobs with
+    Both by the validation images, averaged over the search seeds (`student.arms.choose`). Jobs with
     equal settings share one folder, so a student of the search is not trained again for the table,
     nor one whose selection another arm shares.
     """
@@ -219,12 +223,23 @@ class ArmSearch:
         for name in names:
             self.chosen[name] = _best(grids[name])
 
-    def validation(self) -> dict[str, tuple[float, ...]]:
-        """Each arm's validation accuracy at its chosen learning rate, one per search seed."""
-        return {
-            name: tuple(figure["accuracy"] for figure in figures)
-            for name, (_, _, figures) in self.chosen.items()
-        }
+    def validation(self) -> dict[str, np.ndarray]:
+        """How well each arm does on each validation image, float `[search seeds, n]`, at its chosen
+        learning rate: 100 or 0 for right or wrong, or minus the error in the label's unit.
+        """
+        labels = _array(self.arrays, "validation_labels")
+        found = {}
+        for name, (steps, lr, _) in self.chosen.items():
+            rows = []
+            for job in (self.job(name, steps, lr, seed) for seed in self.seeds):
+                outputs = _validation_outputs(job, load_network(job.folder)[0])
+                guesses = predictions(outputs, job.space)
+                if job.space.task == "classification":
+                    rows.append(100.0 * (guesses == labels))
+                else:
+                    rows.append(-np.abs(guesses - labels))
+            found[name] = np.stack(rows)
+        return found
 
     def train_all(self) -> dict[str, TrainedArm]:
         """Every arm's students, one per seed."""
@@ -264,7 +279,7 @@ class ArmSearch:
             selection=ctx.run.selections / f"{arm.selection}.parquet" if arm.selection else None,
             reals=arm.reals,
             training=training,
-            outputs=ctx.classes,
+            space=ctx.space,
             seed=derive_seed(ctx.recipe.seed, "student", seed),  # arms are paired by seed
             init=init.folder if init else None,
             teacher=ctx.teacher_loader if asks_teacher else None,
@@ -292,7 +307,7 @@ class ArmSearch:
             steps=steps,
             lr=lr,
             images_seen=images_seen(name, self.recipe.init, self.steps, self.recipe.training.batch),
-            validation=tuple(figure["accuracy"] for figure in figures),
+            validation=tuple(figure[METRICS[self.ctx.recipe.task]] for figure in figures),
             folders=tuple(job.folder for job in jobs),
         )
 

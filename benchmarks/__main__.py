@@ -11,6 +11,7 @@ SCRIPTS = (
     ("pools", "digits", f"{OUT}/digits"),
     ("score_speed", f"{OUT}/digits/pool-0"),
     ("ratio_quality", f"{OUT}/ratio"),
+    ("circle_of_gaussians",),
 )
 
 for name, *arguments in SCRIPTS:

@@ -41,7 +41,8 @@ def run(out: Path, budget: int, teacher: str, overrides: list[str]) -> dict:
     folder = out / f"{budget}-{teacher}"
     twin = out / f"{budget}-{TEACHERS[0]}"
     if folder != twin and not folder.exists():
-        for stage in ("generator", "pool", "ratio"):
+        # Students that no teacher taught are the same for both: found there, not trained again.
+        for stage in ("generator", "pool", "ratio", "students/trained"):
             shutil.copytree(twin / stage, folder / stage)
         shutil.copy(twin / "run.json", folder / "run.json")
     return commands.run(

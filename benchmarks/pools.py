@@ -50,7 +50,8 @@ def pooled_table(reports: list[dict]) -> dict:
             others = [report["arms"][baseline]["values"] for report in reports]
             row[f"against {baseline}"] = difference(values, others)
         arms[name] = row
-    return {"arms": arms, "teacher": [report["teacher"] for report in reports]}
+    teachers = [report["teacher"] for report in reports]
+    return {"metric": reports[0]["metric"], "arms": arms, "teacher": teachers}
 
 
 def difference(values: list[list[float]], others: list[list[float]]) -> dict[str, float]:
@@ -70,7 +71,7 @@ def difference(values: list[list[float]], others: list[list[float]]) -> dict[str
 def markdown(table: dict) -> str:
     """The table as the README shows it."""
     lines = [
-        "| arm | test accuracy, % | against `no-kd` | against `raw` |",
+        f"| arm | test {table['metric']} | against `no-kd` | against `raw` |",
         "|---|---|---|---|",
     ]
     for name, row in table["arms"].items():
@@ -81,7 +82,8 @@ def markdown(table: dict) -> str:
                 "–"
                 if name == baseline
                 else f"{gain['mean']:+.2f} ± {gain['standard_error']:.2f} "
-                f"({gain['standard_error_over_pools']:.2f})"
+                f"({gain['standard_error_over_pools']:.2f}), "
+                f"{gain['mean'] / table['arms'][baseline]['mean']:+.0%}"
             )
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from app.recipe import load_recipe
 from generator.produce import ProduceJob, generate, load_generator, produce_shard
 from generator.train import build_generator
 from shardset.identity import pool_id
+from shardset.labels import ClassLabels
 from shardset.plan import PLAN_VERSION, make_plan, read_plan, write_plan
 from shardset.weights import save_weights
 
@@ -58,11 +59,12 @@ def main() -> None:
     workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        space = ClassLabels(names=tuple(map(str, range(CLASSES))))
         shape = {
             **recipe.generator.network.model_dump(),
             "image_size": SIZE,
             "channels": CHANNELS,
-            "classes": CLASSES,
+            "space": space.model_dump(mode="json"),
         }
         sha256 = save_weights(root / "generator", build_generator(shape), shape)
         best = {"bare": 0.0, "produce": 0.0}

@@ -111,7 +111,7 @@ def _judge(ctx: Context) -> tuple[FeatureNet, tuple[np.ndarray, np.ndarray]]:
         pixels[a],
         labels[a],
         FeatureConfig(steps=1500, dim=64),
-        classes=ctx.classes,
+        space=ctx.space,
         seed=1,
         device=ctx.device,
         precision=ctx.precision,

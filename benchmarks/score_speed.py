@@ -65,9 +65,9 @@ def main() -> None:
     plan = read_plan(options.run / "pool" / "plan.json")
     pixels, _ = read_shard(options.run / "pool", 0)
     _, channels, size, _ = pixels.shape
-    classes = len({segment.label for segment in plan.rounds[0]})
+    space = load_ratio(options.run / "ratio", torch.device("cpu")).space
     workers = os.cpu_count() or 1
-    shape = {"outputs": classes, "channels": channels, "size": size}
+    shape = {"outputs": space.outputs, "channels": channels, "size": size}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         save_network(
@@ -91,6 +91,7 @@ def main() -> None:
                     ratio_folder=options.run / "ratio",
                     device="cpu",
                     batch=plan.batch,
+                    space=space,
                 )
                 for spec in plan.shards[: options.shards]
             ]

@@ -18,9 +18,11 @@ def main() -> None:
     options = parser.parse_args()
     rows = options.rows
     random = np.random.default_rng(0)
+    labels = np.sort(random.integers(options.labels, size=rows))
     scores = Scores(
         key=np.arange(rows),
-        label=np.sort(random.integers(options.labels, size=rows)),
+        label=labels,
+        group=labels,
         ratio=random.lognormal(size=rows),
         teacher_label=random.integers(options.labels, size=rows),
         teacher_error=random.exponential(size=rows),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from shardset.labels import ClassLabels
 from student.batches import TrainingData
 from student.network import pooled
 from student.networks import NetworkName, build_network
@@ -14,6 +15,7 @@ from student.precision import placed, precise
 from student.train import StudentTraining, train_network
 
 CPU = torch.device("cpu")
+DIGITS = ClassLabels(names=tuple("0123456789"))
 RANDOM = np.random.default_rng(0)
 
 
@@ -36,7 +38,8 @@ def whole_loop(network: NetworkName, size: int, batch: int, steps: int) -> float
     data = TrainingData(pixels, labels, pixels, labels)
     config = StudentTraining(network=network, batch=batch, steps=steps)
     return (
-        milliseconds(lambda: train_network(data, config, outputs=10, seed=0, device=CPU), 1) / steps
+        milliseconds(lambda: train_network(data, config, space=DIGITS, seed=0, device=CPU), 1)
+        / steps
     )
 
 

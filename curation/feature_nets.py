@@ -14,30 +14,35 @@ from torch import Tensor, nn
 from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed
 from shardset.images import to_images
+from shardset.labels import LabelSpace
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 class FeatureConfig(BaseModel):
-    """The feature net: a classifier whose last hidden layer describes an image."""
+    """The feature net: it predicts labels, and its last hidden layer describes an image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    network: Literal["small", "resnet34"] = Field(
-        "small", description="small: any size, CPUs; resnet34: the published net, made for 32 px"
+    network: Literal["small", "resnet34", "sparse-autoencoder"] = Field(
+        "small",
+        description="small: any size, CPUs; resnet34: published for classes, made for 32 px; "
+        "sparse-autoencoder: published for continuous labels",
     )
-    width: int = Field(32, ge=8, description="channels of the small net's first layer")
-    dim: int = Field(64, ge=2, description="length of a feature vector (published: 3072)")
+    width: int = Field(32, ge=8, description="channels of the first layer, except of resnet34")
+    dim: int = Field(64, ge=2, description="length of a feature vector (published: 3072, 12288)")
     steps: int = Field(300, ge=1, description="training steps")
     batch: int = Field(128, ge=2, description="images in a training step")
     learning_rate: float = Field(0.05, gt=0, description="at first; falls to 0 along a cosine")
     weight_decay: float = Field(1e-3, ge=0, description="L2 penalty")
     shift: float = Field(0.06, ge=0, le=0.5, description="training shifts, in image sides")
+    sparsity: float = Field(1e-3, ge=0, description="the autoencoder's weight of mean features")
+    label_weight: float = Field(1.0, ge=0, description="the autoencoder's weight of the label loss")
 
 
 class FeatureNet(nn.Module):
-    """An image body, a feature layer and a head that classifies features."""
+    """An image body, a feature layer and a head that predicts labels from features."""
 
     body: nn.Module
     feature: nn.Linear
@@ -48,14 +53,27 @@ class FeatureNet(nn.Module):
         return self.feature(self.body(images).mean((2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits `[n, classes]`."""
+        """Predictions `[n, outputs]`: class logits, or the scaled label."""
         return self.head(self.features(images))
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The training loss, a scalar, of images with their targets `[n]`."""
+        return label_loss(self(images), targets)
+
+
+def label_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss of predictions `[n, outputs]`: cross-entropy for int64 classes, squared error
+    for float scaled labels.
+    """
+    if targets.is_floating_point():
+        return F.mse_loss(predicted.float().squeeze(1), targets)
+    return F.cross_entropy(predicted.float(), targets)
 
 
 class SmallFeatureNet(FeatureNet):
     """A narrow convolution net that halves images down to 3–7 px; any size from 8 px up."""
 
-    def __init__(self, classes: int, channels: int, size: int, width: int, dim: int) -> None:
+    def __init__(self, outputs: int, channels: int, size: int, width: int, dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(max(1, math.ceil(math.log2(size / 7)))):
@@ -64,16 +82,16 @@ class SmallFeatureNet(FeatureNet):
             channels = out
         self.body = nn.Sequential(*layers, *_convolution(channels, 2 * channels))
         self.feature = nn.Linear(2 * channels, dim)
-        self.head = nn.Sequential(nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, classes))
+        self.head = nn.Sequential(nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, outputs))
 
 
 class ResNet34FeatureNet(FeatureNet):
     """The published feature net: a CIFAR ResNet-34 with a feature layer between pooling and head.
 
-    cGAN-KD (ESwA 2023), section on density ratios: 512 → dim, then 1024, 256 and the classes.
+    cGAN-KD (ESwA 2023), section on density ratios: 512 → dim, then 1024, 256 and the outputs.
     """
 
-    def __init__(self, classes: int, channels: int, dim: int) -> None:
+    def __init__(self, outputs: int, channels: int, dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = _convolution(channels, 64)
         last = 64
@@ -87,7 +105,7 @@ class ResNet34FeatureNet(FeatureNet):
         self.head = nn.Sequential(
             *(nn.BatchNorm1d(dim), nn.ReLU(), nn.Dropout(0.5), nn.Linear(dim, 1024)),
             *(nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, 256)),
-            *(nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)),
+            *(nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, outputs)),
         )
 
 
@@ -110,13 +128,61 @@ class ResidualBlock(nn.Module):
         return F.relu(self.convolutions(images) + self.shortcut(images))
 
 
+class SparseAutoencoder(FeatureNet):
+    """The published feature net for continuous labels: features that are sparse, tell the label
+    and hold enough to paint the image again.
+
+    cGAN-KD (ESwA 2023), regression: at 64 px with width 64 and 12,288 features, eight convolutions
+    down to 4 px. Without the published last ReLU of the predictor, at which it can die.
+    """
+
+    def __init__(self, config: FeatureConfig, outputs: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.sparsity, self.label_weight = config.sparsity, config.label_weight
+        sizes = [size]
+        while sizes[-1] > 4:
+            sizes.append(math.ceil(sizes[-1] / 2))
+        widths = [config.width * 2 ** min(index, 3) for index in range(len(sizes) - 1)]
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        last = channels
+        for width, before in zip(widths, sizes, strict=False):
+            down += [*_convolution(last, width, 2), *_convolution(width, width)]
+            up = [nn.Upsample(before), *_convolution(width, max(last, config.width)), *up]
+            last = width
+        flat = last * sizes[-1] ** 2
+        self.body = nn.Sequential(*down)
+        self.feature = nn.Linear(flat, config.dim)
+        self.decoder = nn.Sequential(
+            *(nn.Linear(config.dim, flat), nn.ReLU(), nn.Unflatten(1, (last, *sizes[-1:] * 2))),
+            *(*up, nn.Conv2d(config.width, channels, 3, padding=1), nn.Tanh()),
+        )
+        self.head = nn.Sequential(
+            *(nn.Linear(config.dim, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU()),
+            *(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, outputs)),
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Feature vectors `[n, dim]`, ≥ 0, of images `[n, c, h, w]` in [−1, 1]."""
+        return F.relu(self.feature(self.body(images).flatten(1)))
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Reconstruction, sparsity and label losses, weighted and summed: a scalar."""
+        features = self.features(images)
+        painted = F.mse_loss(self.decoder(features).float(), images)
+        told = label_loss(self.head(features), targets)
+        return painted + self.sparsity * features.float().mean() + self.label_weight * told
+
+
 def build_feature_net(
-    config: FeatureConfig, *, classes: int, channels: int, size: int
+    config: FeatureConfig, *, space: LabelSpace, channels: int, size: int
 ) -> FeatureNet:
     """The untrained feature net of a configuration."""
     if config.network == "resnet34":
-        return ResNet34FeatureNet(classes, channels, config.dim)
-    return SmallFeatureNet(classes, channels, size, config.width, config.dim)
+        return ResNet34FeatureNet(space.outputs, channels, config.dim)
+    if config.network == "sparse-autoencoder":
+        return SparseAutoencoder(config, space.outputs, channels, size)
+    return SmallFeatureNet(space.outputs, channels, size, config.width, config.dim)
 
 
 def train_feature_net(
@@ -124,26 +190,27 @@ def train_feature_net(
     labels: np.ndarray,
     config: FeatureConfig,
     *,
-    classes: int,
+    space: LabelSpace,
     seed: int,
     device: torch.device,
     precision: Precision,
     progress: Progress = lambda done, total, values: None,
 ) -> FeatureNet:
-    """A feature net trained to tell the classes of uint8 pixels `[n, c, h, w]`, ready for use.
+    """A feature net trained to tell the labels of uint8 pixels `[n, c, h, w]`, ready for use.
 
-    Batches are shifted as one. `TrainingDiverged` where the loss is no longer a number.
+    Labels are raw: int64 classes or float64 in their unit, `[n]`. Batches are shifted as one.
+    `TrainingDiverged` where the loss is no longer a number.
     """
     _, channels, size, _ = pixels.shape
     draws = torch.Generator().manual_seed(derive_seed(seed, "feature batches"))
     images = torch.from_numpy(pixels).to(device)
-    targets = torch.from_numpy(labels).to(device)
+    targets = torch.from_numpy(space.targets(labels)).to(device)
     reach = round(config.shift * size)
     if config.shift > 0:
         reach = max(reach, 1)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "feature net"))
-        net = build_feature_net(config, classes=classes, channels=channels, size=size)
+        net = build_feature_net(config, space=space, channels=channels, size=size)
         net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.SGD(
             net.parameters(),
@@ -159,8 +226,7 @@ def train_feature_net(
             batch = _shifted(as_images(images[rows]), across, down, reach)
             # Entered anew in each step: autocast keeps its copies of the weights until it is left.
             with precise(device, precision):
-                logits = net(batch)
-            loss = F.cross_entropy(logits.float(), targets[rows])
+                loss = net.loss(batch, targets[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Policy(BaseModel):
-    """Subsample by density ratio, filter by teacher, replace labels, meet quotas: in that order."""
+    """Subsample by density ratio, filter by teacher, replace labels, meet quotas: in that order.
+
+    A label is a class, or one of the equal parts of a range.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -25,5 +28,8 @@ class Policy(BaseModel):
     rho: float = Field(0.9, gt=0, le=1, description="ρ: the share that passes the filter")
     relabel: bool = Field(False, description="replace the assigned label by the teacher's")
     quota: int | None = Field(
-        None, gt=0, description="samples kept of each assigned label, lowest keys first; null: all"
+        None,
+        gt=0,
+        description="samples kept of each assigned label, or part of the range, lowest keys first: "
+        "evens the labels out; null: all",
     )

@@ -24,7 +24,31 @@ class RatioConfig(BaseModel):
         16, ge=1, description="leading directions of the features; null: the features as they are"
     )
     network: RatioNetwork = Field(
-        "small", description="small: one hidden layer; MLP3 to MLP9: the published widths"
+        "small",
+        description="small: one hidden layer; MLP3 to MLP9: the published widths; regression-MLP5: "
+        "those published for continuous labels",
+    )
+    vicinity: float = Field(
+        1.0,
+        ge=0,
+        description="m, of continuous labels: a real image is compared with generated ones whose "
+        "labels are within m × the largest gap between real labels, where there are none with "
+        "those of the nearest label (published: 0 to 6)",
+    )
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="continuous labels: how often a generated image is drawn again whose predicted "
+        "label lies outside the vicinity (published: 200); above 0 such images get the ratio 0",
+    )
+    tolerance: float = Field(
+        0.1,
+        ge=0,
+        description="how far outside the vicinity a predicted label may lie, as a part of the "
+        "range (published: 0)",
+    )
+    balance: bool = Field(
+        False, description="draw real images evenly over their labels, not as often as they occur"
     )
     penalty: float = Field(1.0, ge=0, description="λ, pulls the mean ratio to 1 (published: 0.01)")
     steps: int = Field(1000, ge=1, description="training steps of each ratio net")

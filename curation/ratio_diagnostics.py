@@ -6,6 +6,7 @@ this or one of the other limits below, on samples held out of the fit.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ class RatioLimits(BaseModel):
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """One row per label, their mean weighted by the real images, and the mean before calibration.
+    """A row for each group of labels, their mean weighted by the real images, and the mean before
+    calibration.
 
     `held_out_loss` is the softplus loss (a constant ratio has −1.3133), `effective_sample` Kish's
     size over the number of samples, `acceptance` mean/largest, `tell_apart` how often a real
@@ -56,23 +58,23 @@ class Diagnostics:
 
 def diagnose(
     generated: np.ndarray,
-    generated_labels: np.ndarray,
+    generated_groups: np.ndarray,
     real: np.ndarray,
-    real_labels: np.ndarray,
+    real_groups: np.ndarray,
     *,
     raw_mean: float,
 ) -> Diagnostics:
     """The diagnostics of held-out ratios, float `[m]` on generated and `[n]` on real samples.
 
-    Every label of either must occur in both. Ratios may be anything: judging is what this is for.
+    Every group of either must occur in both. Ratios may be anything: judging is what this is for.
     """
     rows = []
-    for label in np.unique(real_labels).tolist():
+    for group in np.unique(real_groups).tolist():
         rows.append(
-            {"label": label}
-            | _row(generated[generated_labels == label], real[real_labels == label])
+            {"label": group}
+            | _row(generated[generated_groups == group], real[real_groups == group])
         )
-    shares = np.array([row["real_images"] for row in rows]) / len(real_labels)
+    shares = np.array([row["real_images"] for row in rows]) / len(real_groups)
     overall = {
         name: float(np.dot(shares, [row[name] for row in rows]))
         for name in rows[0]
@@ -86,14 +88,16 @@ def diagnose(
     return Diagnostics(tuple(rows), overall, raw_mean)
 
 
-def judge_ratio(diagnostics: Diagnostics, limits: RatioLimits) -> list[str]:
-    """One line for each way in which a ratio breaks its limits: what, where and what to change."""
+def judge_ratio(diagnostics: Diagnostics, limits: RatioLimits, names: Sequence[str]) -> list[str]:
+    """One line for each way in which a ratio breaks its limits: what, where (by the names of the
+    groups) and what to change.
+    """
     rows, overall = diagnostics.per_label, diagnostics.overall
     problems: list[str] = []
 
     def add(what: str, labels: list[int], change: str) -> None:
         more = f" (and of {len(labels) - 1} more labels)" if len(labels) > 1 else ""
-        problems.append(f"label {labels[0]}: {what}{more}; {change}")
+        problems.append(f"label {names[labels[0]]}: {what}{more}; {change}")
 
     if broken := [row["label"] for row in rows if row["not_numbers"]]:
         add("ratios are not numbers", broken, "lower ratio.learning_rate")

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from curation.feature_nets import (
@@ -16,11 +18,12 @@ from curation.feature_nets import (
     padded_images,
     precise,
 )
-from curation.ratio_net import DensityRatioNet, log_ratio
+from curation.ratio_net import BUMPS, DensityRatioNet, LabelBumps, log_ratio, ruled_out
 from shardset.errors import BadInput, CheckpointError
+from shardset.labels import LabelSpace
 from shardset.weights import load_weights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Projection(nn.Module):
@@ -28,87 +31,135 @@ class Projection(nn.Module):
 
     These are the leading directions of variation inside labels, on one common scale: whitening
     would blow up the least directions, where generated images give themselves away by traits that
-    neither eye nor student minds, and the ratio would be about those.
+    neither eye nor student minds, and the ratio would be about those. For continuous labels what
+    features do along the label is taken off first: p_r / p_g given the label stays the same, and
+    what is learnt at one label holds for its neighbours.
     """
 
     centre: Tensor
     directions: Tensor
 
-    def __init__(self, dim: int, components: int) -> None:
+    def __init__(self, dim: int, components: int, space: LabelSpace) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(dim))
+        self.bumps = LabelBumps() if space.task == "regression" else None
+        centre = torch.zeros(dim) if self.bumps is None else torch.zeros(BUMPS, dim)
+        self.register_buffer("centre", centre)
         self.register_buffer("directions", torch.eye(dim, components))
 
     @classmethod
-    def fitted(cls, features: np.ndarray, labels: np.ndarray, components: int) -> Self:
+    def fitted(
+        cls, features: np.ndarray, labels: np.ndarray, components: int, space: LabelSpace
+    ) -> Self:
         """The projection on the `components` leading directions of features `[n, dim]`."""
         features = features.astype(np.float64)
-        inside = features.copy()
-        for label in np.unique(labels):
-            inside[labels == label] -= features[labels == label].mean(0)
-        variances, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
         components = min(components, features.shape[1])
+        found = cls(features.shape[1], components, space)
+        if found.bumps is None:
+            found.centre.copy_(torch.from_numpy(features.mean(0)))
+            inside = features.copy()
+            for label in np.unique(labels):
+                inside[labels == label] -= features[labels == label].mean(0)
+        else:
+            targets = torch.from_numpy(space.targets(labels))
+            found.centre.copy_(torch.from_numpy(_along(found.weights(targets).numpy(), features)))
+            inside = features - found.centres(targets).numpy()
+        variances, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
         scale = np.sqrt(max(variances[-components:].mean(), 1e-12))
-        found = cls(features.shape[1], components)
-        found.centre.copy_(torch.from_numpy(features.mean(0)))
         found.directions.copy_(torch.from_numpy(vectors[:, ::-1][:, :components].copy() / scale))
         return found
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Coordinates `[n, components]` of features `[n, dim]`."""
-        return (features - self.centre) @ self.directions
+    def weights(self, targets: Tensor) -> Tensor:
+        """How much each bump counts at scaled labels `[n]`: float32 `[n, BUMPS]`, sum 1."""
+        assert self.bumps is not None
+        return F.normalize(self.bumps(targets), p=1)
+
+    def centres(self, targets: Tensor) -> Tensor:
+        """What is taken off features: `[dim]` for classes, `[n, dim]` for scaled labels `[n]`."""
+        return self.centre if self.bumps is None else self.weights(targets) @ self.centre
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Coordinates `[n, components]` of features `[n, dim]` with targets `[n]`."""
+        return (features - self.centres(targets)) @ self.directions
 
 
-class RatioModel(nn.Module):
-    """The geometric mean of several ratio nets, raised to a power and scaled per label.
+def _along(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """The table float64 `[BUMPS, dim]` whose weighted sums follow features (ridge regression)."""
+    weights, mean = weights.astype(np.float64), features.mean(0)
+    ridge = 1e-6 * len(weights) / BUMPS * np.eye(BUMPS)
+    return mean + np.linalg.solve(weights.T @ weights + ridge, weights.T @ (features - mean))
 
-    r(x|y) = exp(strength · mean_k log ψ_k(h(x)|y) − log_scale[y]).
+
+class FeatureRatio(nn.Module):
+    """The geometric mean of several ratio nets, raised to a power and scaled per group of labels.
+
+    r(h|y) = exp(strength · mean_k log ψ_k(h|y) − log_scale[group of y]) of features h.
     """
 
-    net: FeatureNet
     log_scale: Tensor
-    projection: nn.Module
 
     def __init__(self, shape: Mapping[str, Any]) -> None:
         super().__init__()
         self.shape = dict(shape)
+        self.space = TypeAdapter[LabelSpace](LabelSpace).validate_python(shape["space"])
+        dim, components = shape["features"]["dim"], shape["components"]
+        self.projection = None
+        if components is not None:
+            self.projection = Projection(dim, components, self.space)
+        self.members = nn.ModuleList(
+            DensityRatioNet(shape["network"], feature_dim=components or dim, space=self.space)
+            for _ in range(shape["members"])
+        )
+        scale = torch.zeros(len(self.space.group_names), dtype=torch.float64)
+        self.register_buffer("log_scale", scale)
+
+    def coordinates(self, features: Tensor, targets: Tensor) -> Tensor:
+        """What ratio nets see of features float32 `[n, dim]` with targets `[n]`."""
+        return features if self.projection is None else self.projection(features, targets)
+
+    @torch.inference_mode()
+    def ratios_of(self, features: Tensor, labels: Tensor, told: Tensor | None = None) -> Tensor:
+        """The float32 ratios `[n]`, ≥ 0, of features `[n, dim]` with raw labels `[n]`; `told` are
+        the scaled labels that the feature net reads off the images.
+        """
+        if self.shape["strength"] == 0:  # 0 · log 0 is no number, but this is the constant ratio
+            return torch.ones(len(labels), device=features.device)
+        raw = labels.cpu().numpy()
+        targets = torch.from_numpy(self.space.targets(raw)).to(features.device)
+        groups = torch.from_numpy(self.space.group_of(raw)).to(features.device)
+        coordinates = self.coordinates(features, targets)
+        logs = torch.stack([log_ratio(net, coordinates, targets) for net in self.members])
+        logs = ruled_out(logs.double(), targets, told, self.shape["reach"] or 0.0)
+        log_mean = self.shape["strength"] * logs.mean(0)
+        return (log_mean - self.log_scale[groups]).exp().float()
+
+
+class RatioModel(FeatureRatio):
+    """The ratio of features with the net that makes them: r(x|y) of images."""
+
+    net: FeatureNet
+
+    def __init__(self, shape: Mapping[str, Any]) -> None:
+        super().__init__(shape)
         self.net = build_feature_net(
             FeatureConfig(**shape["features"]),
-            classes=shape["classes"],
+            space=self.space,
             channels=shape["channels"],
             size=shape["size"],
         )
-        dim, components = shape["features"]["dim"], shape["components"]
-        self.projection = nn.Identity() if components is None else Projection(dim, components)
-        self.members = nn.ModuleList(
-            DensityRatioNet(
-                shape["network"], feature_dim=components or dim, classes=shape["classes"]
-            )
-            for _ in range(shape["members"])
-        )
-        self.register_buffer("log_scale", torch.zeros(shape["classes"], dtype=torch.float64))
 
     @torch.inference_mode()
-    def log_members(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Log ψ_k float64 `[members, n]` of images `[n, c, h, w]` in [−1, 1]; −∞ where ψ is 0."""
+    def ratios(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The float32 ratios `[n]`, ≥ 0, of images `[n, c, h, w]` in [−1, 1]; labels are raw.
+
+        Their mean over generated samples of each group is 1. NaN only where a network gives NaN.
+        """
         with precise(images.device, self.shape["precision"]):
             features = self.net.features(channels_last(images))
-        coordinates = self.projection(features.float())
-        logs = [log_ratio(member, coordinates, labels) for member in self.members]
-        return torch.stack(logs).double()
-
-    def ratios(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The float32 ratios `[n]`, ≥ 0, of images `[n, c, h, w]` in [−1, 1]; labels int64 `[n]`.
-
-        Their mean over generated samples of each label is 1. NaN only where a network gives NaN.
-        """
-        if self.shape["strength"] == 0:  # 0 · log 0 is no number, but this is the constant ratio
-            return torch.ones(len(labels), device=images.device)
-        log_ratio = self.shape["strength"] * self.log_members(images, labels).mean(0)
-        return (log_ratio - self.log_scale[labels]).exp().float()
+            told = None if self.shape["reach"] is None else self.net.head(features).float()[:, 0]
+        return self.ratios_of(features.float(), labels, told)
 
     def score(self, pixels: np.ndarray, labels: np.ndarray, batch: int = 500) -> np.ndarray:
-        """`ratios` of uint8 pixels `[n, c, h, w]`, in batches padded to one size."""
+        """`ratios` of uint8 pixels `[n, c, h, w]` and raw labels, in batches padded to one size."""
         expected = (self.shape["channels"], self.shape["size"], self.shape["size"])
         if pixels.shape[1:] != expected or pixels.shape[:1] != labels.shape:
             raise BadInput(
@@ -119,9 +170,9 @@ class RatioModel(nn.Module):
         found = np.empty(len(labels), dtype=np.float32)
         for start in range(0, len(labels), batch):
             images, count = padded_images(pixels[start : start + batch], batch)
-            padded = torch.zeros(batch, dtype=torch.int64)
-            padded[:count] = torch.from_numpy(labels[start : start + count])
-            ratios = self.ratios(images.to(device), padded.to(device))
+            padded = np.zeros(batch, labels.dtype)
+            padded[:count] = labels[start : start + count]
+            ratios = self.ratios(images.to(device), torch.from_numpy(padded))
             found[start : start + count] = ratios[:count].cpu().numpy()
         return found
 

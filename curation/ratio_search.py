@@ -14,17 +14,17 @@ from curation.ratio_diagnostics import CONSTANT_LOSS, RatioLimits, fit_terms, re
 class HeldOut:
     """Which samples no ratio net was fitted on, or, for real ones, which net left them out."""
 
-    generated_labels: np.ndarray  # int64 [m]
-    real_labels: np.ndarray  # int64 [n]
+    generated_groups: np.ndarray  # int64 [m]
+    real_groups: np.ndarray  # int64 [n]
     member: np.ndarray  # int64 [n]
-    classes: int
+    groups: int
 
     @property
     def weights(self) -> np.ndarray:
-        """Float `[m]`, sum 1: generated samples weighted to the labels' shares of the reals."""
-        reals = np.bincount(self.real_labels, minlength=self.classes) / len(self.real_labels)
-        generated = np.bincount(self.generated_labels, minlength=self.classes)
-        return reals[self.generated_labels] / generated[self.generated_labels]
+        """Float `[m]`, sum 1: generated samples weighted to the groups' shares of the reals."""
+        reals = np.bincount(self.real_groups, minlength=self.groups) / len(self.real_groups)
+        generated = np.bincount(self.generated_groups, minlength=self.groups)
+        return reals[self.generated_groups] / generated[self.generated_groups]
 
 
 @dataclass(frozen=True)
@@ -72,50 +72,50 @@ def choose(
 
 
 def held_out_loss(snapshot: Snapshot, strength: float, held: HeldOut) -> float:
-    """The softplus loss of the members on what they left out, powers scaled to mean 1 per label."""
+    """The softplus loss of the members on what they left out, powers scaled to mean 1 per group."""
     logs = strength * snapshot.generated
     generated = np.exp(scaled_by_other_half(logs, held))
-    scales = log_means(logs, held.generated_labels, held.classes)
-    real = np.exp(strength * snapshot.real - scales[held.member, held.real_labels])
+    scales = log_means(logs, held.generated_groups, held.groups)
+    real = np.exp(strength * snapshot.real - scales[held.member, held.real_groups])
     return float(fit_terms(generated).mean(0) @ held.weights + real_terms(real).mean())
 
 
-def log_means(logs: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Log mean exp of log ratios `[…, m]` over each label's samples, `[…, classes]`.
+def log_means(logs: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Log mean exp of log ratios `[…, m]` over each group's samples, `[…, groups]`.
 
-    0 for labels without samples and for those whose ratios are all 0, which no factor scales to 1.
+    0 for groups without samples and for those whose ratios are all 0, which no factor scales to 1.
     """
-    means = np.zeros((*logs.shape[:-1], classes))
-    for label in np.unique(labels):
-        chosen = logs[..., labels == label]
-        means[..., label] = np.logaddexp.reduce(chosen, axis=-1) - np.log(chosen.shape[-1])
+    means = np.zeros((*logs.shape[:-1], groups))
+    for one in np.unique(group):
+        chosen = logs[..., group == one]
+        means[..., one] = np.logaddexp.reduce(chosen, axis=-1) - np.log(chosen.shape[-1])
     return np.where(np.isneginf(means), 0.0, means)
 
 
 def scaled_by_other_half(logs: np.ndarray, held: HeldOut) -> np.ndarray:
-    """Log ratios `[…, m]` scaled to mean 1 per label, each half of a label's samples by the mean
+    """Log ratios `[…, m]` scaled to mean 1 per group, each half of a group's samples by the mean
     of the other half: so that the mean of the result still tells whether scaling carries over.
     """
-    labels = held.generated_labels
-    first = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        first[np.flatnonzero(labels == label)[::2]] = True
+    group = held.generated_groups
+    first = np.zeros(len(group), dtype=bool)
+    for one in np.unique(group):
+        first[np.flatnonzero(group == one)[::2]] = True
     result = np.empty_like(logs)
     for half in (first, ~first):
-        means = log_means(logs[..., half], labels[half], held.classes)
-        result[..., ~half] = logs[..., ~half] - means[..., labels[~half]]
+        means = log_means(logs[..., half], group[half], held.groups)
+        result[..., ~half] = logs[..., ~half] - means[..., group[~half]]
     return result
 
 
 def _is_spread(snapshot: Snapshot, strength: float, held: HeldOut, limits: RatioLimits) -> bool:
     """Whether enough samples carry the ratio, by the same sums as the diagnostics'."""
     ratio = np.exp(strength * snapshot.generated.mean(0))
-    shares = np.bincount(held.real_labels, minlength=held.classes) / len(held.real_labels)
+    shares = np.bincount(held.real_groups, minlength=held.groups) / len(held.real_groups)
     effective = acceptance = 0.0
-    for label in np.flatnonzero(shares):
-        one = ratio[held.generated_labels == label]
+    for group in np.flatnonzero(shares):
+        one = ratio[held.generated_groups == group]
         if one.max() == 0:
             return False
-        effective += shares[label] * one.mean() ** 2 / (one**2).mean()
-        acceptance += shares[label] * one.mean() / one.max()
+        effective += shares[group] * one.mean() ** 2 / (one**2).mean()
+        acceptance += shares[group] * one.mean() / one.max()
     return effective >= limits.effective_sample and acceptance >= limits.acceptance

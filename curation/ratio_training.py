@@ -3,16 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from curation.ratio_config import RatioConfig
-from curation.ratio_net import DensityRatioNet, log_ratio, softplus_loss
+from curation.ratio_net import DensityRatioNet, log_ratio, ruled_out, softplus_loss
 from curation.ratio_search import HeldOut, Snapshot
 from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed
+from shardset.labels import LabelSpace
 
 State = dict[str, Tensor]
 
@@ -22,11 +24,14 @@ class Coordinates:
     """Where samples lie in feature space, with their labels, on the device."""
 
     values: Tensor  # float32 [n, k]
-    labels: Tensor  # int64 [n]
+    targets: Tensor  # [n], int64 classes or float32 scaled labels
+    groups: Tensor  # int64 [n]
+    told: Tensor | None  # float32 [n], the feature net's scaled labels, where they are looked at
 
     def of(self, rows: Tensor) -> "Coordinates":
         """Some of the samples."""
-        return Coordinates(self.values[rows], self.labels[rows])
+        told = None if self.told is None else self.told[rows]
+        return Coordinates(self.values[rows], self.targets[rows], self.groups[rows], told)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Material:
     fold: Tensor  # int64 [n] of `real`: member k leaves fold k out
     fitted: Coordinates  # generated samples to fit to
     held_out: Coordinates  # generated samples that no net sees
-    classes: int
+    space: LabelSpace
 
     def is_held_out(self, members: int) -> Tensor:
         """Bool `[n]`: the real samples that one of the members leaves out."""
@@ -47,11 +52,47 @@ class Material:
         """What is held out, for judging."""
         judged = self.is_held_out(members)
         return HeldOut(
-            generated_labels=self.held_out.labels.cpu().numpy(),
-            real_labels=self.real.labels[judged].cpu().numpy(),
+            generated_groups=self.held_out.groups.cpu().numpy(),
+            real_groups=self.real.groups[judged].cpu().numpy(),
             member=self.fold[judged].cpu().numpy(),
-            classes=self.classes,
+            groups=len(self.space.group_names),
         )
+
+    def zeta(self, config: RatioConfig) -> float:
+        """ζ, how far labels in a vicinity may differ, as a part of the range; 0 for classes."""
+        if self.space.task == "classification":
+            return 0.0
+        gaps = torch.unique(self.real.targets).diff()
+        return config.vicinity * float(gaps.max()) if len(gaps) else 0.0
+
+
+@dataclass(frozen=True)
+class Vicinity:
+    """The generated samples that each real one is compared with."""
+
+    order: Tensor  # int64 [m]: generated samples by their targets
+    first: Tensor  # int64 [n]: where in `order` the ones for a real sample begin
+    count: Tensor  # int64 [n], ≥ 1
+
+    @classmethod
+    def around(cls, real: Tensor, generated: Tensor, zeta: float) -> Self:
+        """Generated targets within ζ of each real one, or those of the nearest; both `[n]`."""
+        order = torch.argsort(generated, stable=True)
+        ordered, real = generated[order].double(), real.double()
+        first = torch.searchsorted(ordered, real - zeta)
+        stop = torch.searchsorted(ordered, real + zeta, right=True)
+        below = ordered[(first - 1).clamp(min=0)]
+        above = ordered[first.clamp(max=len(ordered) - 1)]
+        nearest = torch.where((real - below).abs() <= (above - real).abs(), below, above)
+        none = first == stop
+        first = torch.where(none, torch.searchsorted(ordered, nearest), first)
+        stop = torch.where(none, torch.searchsorted(ordered, nearest, right=True), stop)
+        return cls(order, first, stop - first)
+
+    def draw(self, real: Tensor, draws: torch.Generator) -> Tensor:
+        """One generated sample int64 `[n]` for each of the real ones, given by their rows."""
+        place = torch.rand(len(real), generator=draws, dtype=torch.float64).to(real.device)
+        return self.order[self.first[real] + (place * self.count[real]).long()]
 
 
 def train_members(
@@ -101,9 +142,10 @@ def _train_member(
     """At each checkpoint: weights, log ratios of held-out generated samples, and of own reals."""
     real, fitted = material.real.of(material.fold != member), material.fitted
     own = material.real.of(material.fold == member)
-    by_label = torch.argsort(fitted.labels, stable=True)
-    count = torch.bincount(fitted.labels, minlength=material.classes)
-    start = torch.cumsum(count, 0) - count
+    zeta = material.zeta(config)
+    reach = zeta + config.tolerance
+    vicinity = Vicinity.around(real.targets, fitted.targets, zeta)
+    shares = _shares(real.targets.cpu()) if config.balance else None
     device = fitted.values.device
     draws = torch.Generator().manual_seed(derive_seed(seed, "batches"))
     marks = checkpoint_steps(config)
@@ -112,7 +154,7 @@ def _train_member(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "weights"))
         net = DensityRatioNet(
-            config.network, feature_dim=fitted.values.shape[1], classes=material.classes
+            config.network, feature_dim=fitted.values.shape[1], space=material.space
         ).to(device)
         optimiser = torch.optim.Adam(
             net.parameters(),
@@ -123,12 +165,22 @@ def _train_member(
         )
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, decays)
         for step in range(1, config.steps + 1):
-            batch = real.of(_indices(len(real.labels), config.batch, draws).to(device))
+            if shares is None:
+                picked = torch.randint(len(real.targets), (config.batch,), generator=draws)
+            else:
+                picked = torch.multinomial(shares, config.batch, True, generator=draws)
+            picked = picked.to(device)
+            batch = real.of(picked)
             # Generated samples have the batch's own labels: the prior is the reals'.
-            place = torch.rand(config.batch, generator=draws, dtype=torch.float64).to(device)
-            rows = by_label[start[batch.labels] + (place * count[batch.labels]).long()]
+            rows = vicinity.draw(picked, draws)
+            if fitted.told is not None:
+                for _ in range(config.rounds):
+                    wrong = (fitted.told[rows] - batch.targets).abs() > reach
+                    if not wrong.any():
+                        break
+                    rows = torch.where(wrong, vicinity.draw(picked, draws), rows)
             values = torch.cat([fitted.values[rows], batch.values])
-            of_generated, of_real = net(values, batch.labels.repeat(2)).chunk(2)
+            of_generated, of_real = net(values, batch.targets.repeat(2)).chunk(2)
             loss = softplus_loss(of_generated, of_real, config.penalty)
             optimiser.zero_grad()
             loss.backward()
@@ -139,8 +191,8 @@ def _train_member(
                 found.append(
                     (
                         {name: value.clone() for name, value in net.state_dict().items()},
-                        _log_ratios(net, material.held_out),
-                        _log_ratios(net, own),
+                        _log_ratios(net, material.held_out, reach),
+                        _log_ratios(net, own, reach),
                     )
                 )
                 net.train()
@@ -155,11 +207,14 @@ def _train_member(
     return found
 
 
-def _indices(count: int, batch: int, draws: torch.Generator) -> Tensor:
-    return torch.randint(count, (batch,), generator=draws)
+def _shares(targets: Tensor) -> Tensor:
+    """How often each real sample is drawn where labels are drawn evenly, float `[n]`."""
+    _, own, counts = torch.unique(targets, return_inverse=True, return_counts=True)
+    return 1 / counts[own]
 
 
-def _log_ratios(net: DensityRatioNet, samples: Coordinates) -> np.ndarray:
+def _log_ratios(net: DensityRatioNet, samples: Coordinates, reach: float) -> np.ndarray:
     """Log ψ float64 `[n]`."""
     with torch.inference_mode():
-        return log_ratio(net, samples.values, samples.labels).double().cpu().numpy()
+        logs = log_ratio(net, samples.values, samples.targets)
+        return ruled_out(logs, samples.targets, samples.told, reach).double().cpu().numpy()

@@ -14,6 +14,7 @@ from curation.ratio_model import RatioModel, load_ratio
 from shardset.errors import CorruptShard
 from shardset.files import read_json, sha256_file, write_json
 from shardset.images import BadImage, decode_png
+from shardset.labels import ContinuousLabels, LabelSpace
 from shardset.shards import is_done, marker_name, marker_of, tar_name
 from shardset.tables import read_table, table_name, write_table
 
@@ -33,6 +34,7 @@ class ScoreJob:
     ratio_folder: Path | None  # None: there is no ratio to trust; every density ratio is 1
     device: str
     batch: int
+    space: LabelSpace
     threads: int = 1
 
 
@@ -58,53 +60,77 @@ def score_shard(job: ScoreJob) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)  # their number changes the last bits of a float
     try:
-        logits, ratio = _forward(job, rows)
+        outputs, ratio = _forward(job, rows)
     finally:
         torch.set_num_threads(threads)
-    write_table(path, score_table(rows, logits, ratio))
+    write_table(path, score_table(rows, outputs, ratio, job.space))
     digest = sha256_file(path)
     write_json(marker, {**origin, "sha256": digest})
     return digest
 
 
-def score_table(rows: pa.Table, logits: np.ndarray, ratio: np.ndarray) -> pa.Table:
-    """The score table of a shard's rows, teacher logits float32 `[n, C]` and ratios `[n]`.
+def score_table(
+    rows: pa.Table, outputs: np.ndarray, ratio: np.ndarray, space: LabelSpace
+) -> pa.Table:
+    """The score table of a shard's rows, teacher outputs float32 `[n, outputs]` and ratios `[n]`.
 
     Scores are null, and the status says why, where a sample has no image or no finite score.
     """
-    labels = rows["label"].to_numpy()
     status = np.array(rows["status"].to_pylist(), dtype=object)
-    finite = np.isfinite(logits).all(1) & np.isfinite(ratio)
+    finite = np.isfinite(outputs).all(1) & np.isfinite(ratio)
     status[(status == "ok") & ~finite] = "not finite"
     missing = status != "ok"
-    logits = np.where(np.isfinite(logits), logits, 0.0).clip(-LARGEST_LOGIT, LARGEST_LOGIT)
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    error = -log_probability[np.arange(len(labels)), labels]
-    entropy = -(np.exp(log_probability) * log_probability).sum(1)
-    flat = pa.array(logits.astype(np.float16).ravel())
+    outputs, labels = np.where(np.isfinite(outputs), outputs, 0.0), rows["label"].to_numpy()
+    if isinstance(space, ContinuousLabels):
+        told = _valued(outputs, labels, space, missing)
+    else:
+        told = _classified(outputs, labels, missing)
     return pa.table(
         {
             "key": rows["key"],
             "label": rows["label"],
             "density_ratio": pa.array(ratio.astype(np.float32), mask=missing),
-            "teacher_label": pa.array(logits.argmax(1), pa.int64(), mask=missing),
-            "teacher_error": pa.array(error.astype(np.float32), mask=missing),
-            "teacher_entropy": pa.array(entropy.astype(np.float32), mask=missing),
-            "teacher_logits": pa.FixedSizeListArray.from_arrays(flat, logits.shape[1]).cast(
-                pa.list_(pa.float16())
-            ),
+            **told,
             "status": pa.array(status.tolist(), pa.string()),
         }
     )
 
 
+def _classified(logits: np.ndarray, labels: np.ndarray, missing: np.ndarray) -> dict[str, pa.Array]:
+    """What a teacher of classes says: cross-entropy is its error, in nats."""
+    logits = logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    error = -log_probability[np.arange(len(labels)), labels]
+    entropy = -(np.exp(log_probability) * log_probability).sum(1)
+    flat = pa.array(logits.astype(np.float16).ravel())
+    return {
+        "teacher_label": pa.array(logits.argmax(1), pa.int64(), mask=missing),
+        "teacher_error": pa.array(error.astype(np.float32), mask=missing),
+        "teacher_entropy": pa.array(entropy.astype(np.float32), mask=missing),
+        "teacher_logits": pa.FixedSizeListArray.from_arrays(flat, logits.shape[1]).cast(
+            pa.list_(pa.float16())
+        ),
+    }
+
+
+def _valued(
+    outputs: np.ndarray, labels: np.ndarray, space: ContinuousLabels, missing: np.ndarray
+) -> dict[str, pa.Array]:
+    """What a teacher of continuous labels says, in their unit: the difference is its error."""
+    value = space.unscaled(outputs[:, 0])
+    return {
+        "teacher_value": pa.array(value, pa.float64(), mask=missing),
+        "teacher_error": pa.array(np.abs(value - labels).astype(np.float32), mask=missing),
+    }
+
+
 def _forward(job: ScoreJob, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Teacher logits float32 `[n, C]` and density ratios float32 `[n]`."""
+    """Teacher outputs float32 `[n, outputs]` and density ratios float32 `[n]`."""
     teacher, model = _networks(job)
     device = torch.device(job.device)
-    labels = torch.from_numpy(rows["label"].to_numpy().astype(np.int64))
-    logits, ratios = [], []
+    labels = torch.from_numpy(rows["label"].to_numpy().copy())
+    outputs, ratios = [], []
     with ThreadPoolExecutor(1) as decoder, torch.inference_mode():
         # The next batch is decoded while the networks work on this one.
         batches = _image_batches(job, rows)
@@ -113,13 +139,13 @@ def _forward(job: ScoreJob, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         while (batch := coming.result()) is not None:
             coming = decoder.submit(next, batches, None)
             images, count = batch[0].to(device), batch[1]
-            logits.append(teacher(images)[:count].float())
+            outputs.append(teacher(images)[:count].float())
             if model is not None:
-                own = torch.zeros(job.batch, dtype=torch.int64)
+                own = torch.zeros(job.batch, dtype=labels.dtype)
                 own[:count] = labels[start : start + count]
-                ratios.append(model.ratios(images, own.to(device))[:count])
+                ratios.append(model.ratios(images, own)[:count])
             start += count
-        found = torch.cat(logits).cpu().numpy()
+        found = torch.cat(outputs).cpu().numpy()
         ratio = torch.cat(ratios).cpu().numpy() if ratios else np.ones(start, dtype=np.float32)
     return found, ratio
 

@@ -1,8 +1,8 @@
 """One decision with a reason for every pool sample, from scores and a policy alone.
 
 Pure functions of arrays: the same tables and policy give the same selection anywhere. What is
-fitted (M, c, quantiles) is fitted on the first planned round of each label, so that a top-up
-never revokes a kept sample.
+fitted (M, c, quantiles) is fitted on the first planned round, for each group of labels (a class,
+or a part of the range), so that a top-up never revokes a kept sample.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from curation.policy import Policy
 from shardset.errors import BadInput
+from shardset.labels import LabelSpace
 
 REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "reviewer")
 KEPT = -1
@@ -23,7 +24,6 @@ REMEDIES = {
     "teacher": "raise policy.rho or take policy.filter none",
     "outlier": "their scores are missing: look at the status column of the score table",
 }
-COLUMNS = ("key", "label", "density_ratio", "teacher_label", "teacher_error", "status")
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,40 @@ class Scores:
     """The columns that a policy reads, one entry per pool sample in key order."""
 
     key: np.ndarray  # int64 [n]
-    label: np.ndarray  # int64 [n], as assigned
+    label: np.ndarray  # [n], as assigned: int64 classes, or float64 in the label's unit
+    group: np.ndarray  # int64 [n], of the assigned label
     ratio: np.ndarray  # float64 [n], ≥ 0; NaN where the sample failed
-    teacher_label: np.ndarray  # int64 [n]
+    teacher_label: np.ndarray  # [n], like `label`: the teacher's class or value
     teacher_error: np.ndarray  # float64 [n], ≥ 0
     scored: np.ndarray  # bool [n]: False for a sample that failed; it is dropped as an outlier
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Self:
-        """The scores of a table with `COLUMNS`."""
+    def from_table(cls, table: pa.Table, space: LabelSpace) -> Self:
+        """The scores of a table with `score_columns`."""
 
         def floats(name: str) -> np.ndarray:
             return table[name].to_numpy().astype(np.float64)
 
+        label = table["label"].to_numpy()
+        if space.task == "regression":
+            teacher_label = floats("teacher_value")
+        else:
+            teacher_label = table["teacher_label"].fill_null(-1).to_numpy()
         return cls(
             key=table["key"].to_numpy(),
-            label=table["label"].to_numpy(),
+            label=label,
+            group=space.group_of(label),
             ratio=floats("density_ratio"),
-            teacher_label=table["teacher_label"].fill_null(-1).to_numpy(),
+            teacher_label=teacher_label,
             teacher_error=floats("teacher_error"),
             scored=pc.equal(table["status"], "ok").to_numpy(),
         )
+
+
+def score_columns(space: LabelSpace) -> tuple[str, ...]:
+    """The columns of a score table that a policy reads."""
+    told = "teacher_value" if space.task == "regression" else "teacher_label"
+    return ("key", "label", "density_ratio", told, "teacher_error", "status")
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,11 @@ class Selection:
 
     key: np.ndarray  # int64 [n]
     reason: np.ndarray  # int8 [n]: KEPT, or an index into REASONS
-    label: np.ndarray  # int64 [n], after replacement
-    original_label: np.ndarray  # int64 [n]
-    fitted: Mapping[str, Any]  # M, c and quantiles by label
-    shortfall: Mapping[int, int]  # label → samples missing to its quota; empty without a quota
+    label: np.ndarray  # [n], after replacement: int64 classes, or float64 in the label's unit
+    original_label: np.ndarray  # [n], as assigned
+    group: np.ndarray  # int64 [n], of the assigned label
+    fitted: Mapping[str, Any]  # M, c and quantiles by group
+    shortfall: Mapping[int, int]  # group → samples missing to its quota; empty without a quota
 
     @property
     def kept(self) -> np.ndarray:
@@ -76,23 +90,22 @@ class Selection:
         dropped = {REASONS[c]: int(n) for c, n in zip(codes, numbers, strict=True)}
         return {"kept": int(self.kept.sum()), "dropped": dropped}
 
-    def problems(self) -> list[str]:
-        """One line for each assigned label of which nothing was kept: why, and what to change."""
-        labels = np.unique(self.original_label)
+    def problems(self, space: LabelSpace) -> list[str]:
+        """One line for each group of labels of which nothing was kept: why, and what to change."""
         lines = []
-        for label in np.setdiff1d(labels, self.original_label[self.kept]).tolist():
-            reasons = self.reason[self.original_label == label]
+        for group in np.setdiff1d(self.group, self.group[self.kept]).tolist():
+            reasons = self.reason[self.group == group]
             times = np.bincount(reasons, minlength=len(REASONS))
             name = REASONS[times.argmax()]
             lines.append(
-                f"label {label}: none of {len(reasons):,} samples was kept, {times.max():,} were "
-                f"dropped for {name}; {REMEDIES[name]}"
+                f"label {space.group_names[group]}: none of {len(reasons):,} samples was kept, "
+                f"{times.max():,} were dropped for {name}; {REMEDIES[name]}"
             )
         return lines
 
-    def kept_of(self, label: int) -> int:
-        """The number kept of one assigned label."""
-        return int((self.kept & (self.original_label == label)).sum())
+    def kept_of(self, group: int) -> int:
+        """The number kept of one group of assigned labels."""
+        return int((self.kept & (self.group == group)).sum())
 
     def table(self) -> pa.Table:
         """The selection as it lies on disk; `reason` is null for kept samples."""
@@ -123,32 +136,32 @@ def select(
     reason = np.full(len(scores.key), KEPT, dtype=np.int8)
     reason[~scores.scored] = REASONS.index("outlier")
     fitted: dict[str, Any] = {}
-    groups = _groups(scores.label)
+    groups = _rows_of(scores.group)
     if policy.subsample != "none":
         name, accepted = "M" if policy.subsample == "rejection" else "c", np.ones(len(reason), bool)
         fitted[name] = {}
-        for label, rows in groups.items():
+        for group, rows in groups.items():
             fit = rows[in_first_round[rows] & scores.scored[rows]]
             if policy.subsample == "rejection":
                 bound = running_bound(scores.ratio[fit], scores.ratio[rows], in_first_round[rows])
                 probability = np.divide(
                     scores.ratio[rows], bound, out=np.zeros(len(rows)), where=bound > 0
                 )
-                fitted[name][str(label)] = float(bound.max(initial=0.0))
+                fitted[name][str(group)] = float(bound.max(initial=0.0))
             else:
                 factor = acceptance_factor(scores.ratio[fit], policy.accept)
                 # 0 · inf where a ratio is 0 and every positive one is accepted
                 with np.errstate(invalid="ignore"):
                     product = np.nan_to_num(factor * scores.ratio[rows], nan=0.0, posinf=1.0)
                 probability = np.minimum(1.0, product)
-                fitted[name][str(label)] = factor if np.isfinite(factor) else None
+                fitted[name][str(group)] = factor if np.isfinite(factor) else None
             accepted[rows] = uniforms[rows] <= probability
         reason[(reason == KEPT) & ~accepted] = REASONS.index("ratio")
     if policy.filter == "quantile":
         fitted["quantile"] = _filter(scores, policy, reason, in_first_round, groups)
     final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
     shortfall = _apply_quota(groups, reason, policy.quota)
-    return Selection(scores.key, reason, final, scores.label, fitted, shortfall)
+    return Selection(scores.key, reason, final, scores.label, scores.group, fitted, shortfall)
 
 
 def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
@@ -204,23 +217,23 @@ def _filter(
 def _apply_quota(
     groups: Mapping[int, np.ndarray], reason: np.ndarray, quota: int | None
 ) -> dict[int, int]:
-    """Drops what is beyond the quota of each assigned label; returns what is missing to it.
+    """Drops what is beyond the quota of each group; returns what is missing to it.
 
     By assigned label, also where labels are replaced: all arms then have the same number.
     """
     shortfall: dict[int, int] = {}
     if quota is None:
         return shortfall
-    for label, rows in groups.items():
+    for group, rows in groups.items():
         kept = rows[reason[rows] == KEPT]
         reason[kept[quota:]] = REASONS.index("quota")
         if len(kept) < quota:
-            shortfall[label] = quota - len(kept)
+            shortfall[group] = quota - len(kept)
     return shortfall
 
 
-def _groups(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each label, ascending."""
-    order = np.argsort(labels, kind="stable")
-    values, starts = np.unique(labels[order], return_index=True)
+def _rows_of(groups: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows of each group, ascending."""
+    order = np.argsort(groups, kind="stable")
+    values, starts = np.unique(groups[order], return_index=True)
     return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))

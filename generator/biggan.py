@@ -1,8 +1,10 @@
-"""BigGAN's generator in its CIFAR form, and the same with fewer channels for small images.
+"""BigGAN's generator in its CIFAR form, and its relatives with other widths.
 
-Brock et al. 2019 (arXiv 1809.11096), without shared embedding, hierarchical latent or attention.
-At 32 pixels, 3 channels and width 64 the parameters bear the names and shapes of
-ajbrock/BigGAN-PyTorch's generator and mean the same.
+Brock et al. 2019 (arXiv 1809.11096), without shared embedding or hierarchical latent. At 32
+pixels, 3 channels and width 64 the parameters of the CIFAR form bear the names and shapes of
+ajbrock/BigGAN-PyTorch's generator and mean the same. `sngan` and `sagan` are the bodies of CcGAN
+(arXiv 2011.07379): the same residual blocks, up to 16·width channels, without spectral
+normalisation or with it and self-attention at half the resolution.
 """
 
 from collections.abc import Mapping
@@ -11,10 +13,14 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from generator.attention import SelfAttention
 from generator.config import Network
-from generator.spectral import SpectralConv2d, SpectralLinear
+from generator.label_embedding import EMBEDDING, LabelEmbedding
+from generator.spectral import Conv2d, Linear, SpectralConv2d, SpectralLinear
+from shardset.labels import ContinuousLabels, LabelSpace
 
 EPSILON = 1e-5
 
@@ -29,19 +35,27 @@ def stage_widths(network: Network, width: int, doublings: int) -> list[int]:
     """Channels of each stage, from the bottom to full resolution: `doublings + 1` numbers."""
     if network == "biggan-cifar":
         return [4 * width] * (doublings + 1)
-    return [width * min(4, 2 ** (doublings - stage)) for stage in range(doublings + 1)]
+    most = 4 if network == "biggan-small" else 16
+    return [width * min(most, 2 ** (doublings - stage)) for stage in range(doublings + 1)]
+
+
+def label_layer(space: LabelSpace, size: int) -> nn.Module:
+    """A learnt vector `[n, size]` for each class, or a linear map of a label's embedding."""
+    if isinstance(space, ContinuousLabels):
+        return nn.Linear(EMBEDDING, size, bias=False)
+    return nn.Embedding(space.outputs, size)
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation with a gain (1 + learnt) and a bias per class."""
+    """Batch normalisation with a gain (1 + learnt) and a bias that the label decides."""
 
     stored_mean: Tensor
     stored_var: Tensor
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, space: LabelSpace) -> None:
         super().__init__()
-        self.gain = nn.Embedding(classes, channels)
-        self.bias = nn.Embedding(classes, channels)
+        self.gain = label_layer(space, channels)
+        self.bias = label_layer(space, channels)
         self.momentum = 0.1
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
@@ -85,13 +99,13 @@ class BatchNorm(nn.Module):
 class GeneratorBlock(nn.Module):
     """A residual block that doubles the resolution."""
 
-    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
+    def __init__(self, inputs: int, outputs: int, space: LabelSpace, conv: type[Conv2d]) -> None:
         super().__init__()
-        self.conv1 = SpectralConv2d(inputs, outputs)
-        self.conv2 = SpectralConv2d(outputs, outputs)
-        self.conv_sc = SpectralConv2d(inputs, outputs, kernel=1)
-        self.bn1 = ConditionalBatchNorm(inputs, classes)
-        self.bn2 = ConditionalBatchNorm(outputs, classes)
+        self.conv1 = conv(inputs, outputs)
+        self.conv2 = conv(outputs, outputs)
+        self.conv_sc = conv(inputs, outputs, kernel=1)
+        self.bn1 = ConditionalBatchNorm(inputs, space)
+        self.bn2 = ConditionalBatchNorm(outputs, space)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         h = self.conv1.enlarged(self.bn1(x, labels).relu_())
@@ -101,9 +115,10 @@ class GeneratorBlock(nn.Module):
 
 
 class BigGANGenerator(nn.Module):
-    """A conditional generator: `forward(z, labels)` → images.
+    """A conditional generator: `forward(z, targets)` → images.
 
-    z `[n, latent_dim]` standard normal, labels int64 `[n]`; images float32
+    z `[n, latent_dim]` standard normal, targets as the label space gives them: classes int64 `[n]`
+    or labels float32 `[n]` scaled to [0, 1]; images float32
     `[n, channels, image_size, image_size]` in (−1, 1). The layers compute in z's dtype.
     A size that is no multiple of its doublings is cut out of the next larger one.
     """
@@ -112,30 +127,44 @@ class BigGANGenerator(nn.Module):
         self,
         image_size: int,
         channels: int,
-        classes: int,
+        space: LabelSpace,
         width: int,
         latent_dim: int,
         network: Network = "biggan-cifar",
     ) -> None:
         super().__init__()
-        self.image_size, self.latent_dim, self.classes = image_size, latent_dim, classes
+        self.image_size, self.latent_dim, self.space = image_size, latent_dim, space
         self.bottom, doublings = bottom_and_doublings(image_size)
         widths = stage_widths(network, width, doublings)
-        self.linear = SpectralLinear(latent_dim, widths[0] * self.bottom**2)
-        # A list of lists, as the published keys are `blocks.0.0.…`: attention was blocks.i.1.
+        conv = Conv2d if network == "sngan" else SpectralConv2d
+        linear = Linear if network == "sngan" else SpectralLinear
+        self.linear = linear(latent_dim, widths[0] * self.bottom**2)
+        # A list of lists, as the published keys are `blocks.0.0.…`: attention is blocks.i.1.
         self.blocks = nn.ModuleList(
-            nn.ModuleList([GeneratorBlock(inputs, outputs, classes)])
+            nn.ModuleList([GeneratorBlock(inputs, outputs, space, conv)])
             for inputs, outputs in pairwise(widths)
         )
+        if network == "sagan" and doublings > 1:
+            cast(nn.ModuleList, self.blocks[-2]).append(SelfAttention(widths[-2]))
         self.output_layer = nn.Sequential(
-            BatchNorm(widths[-1]), nn.ReLU(inplace=True), SpectralConv2d(widths[-1], channels)
+            BatchNorm(widths[-1]), nn.ReLU(inplace=True), conv(widths[-1], channels)
+        )
+        # Frozen while the networks train; classes are told as they are.
+        self.embedding: nn.Module = (
+            LabelEmbedding().requires_grad_(False)
+            if isinstance(space, ContinuousLabels)
+            else nn.Identity()
         )
 
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, z: Tensor, targets: Tensor) -> Tensor:
+        labels = self.embedding(targets)
         h = self.linear(z).view(len(z), -1, self.bottom, self.bottom)
         h = h.contiguous(memory_format=torch.channels_last)
-        for block in self.blocks:
-            h = cast(nn.ModuleList, block)[0](h, labels)
+        for stage in self.blocks:
+            block, *attention = cast(nn.ModuleList, stage)
+            h = block(h, labels)
+            for layer in attention:
+                h = layer(h)
         images = torch.tanh(self.output_layer(h).float())
         if images.shape[2] > self.image_size:
             start = (images.shape[2] - self.image_size) // 2
@@ -146,10 +175,11 @@ class BigGANGenerator(nn.Module):
 
 def build_generator(shape: Mapping[str, Any]) -> BigGANGenerator:
     """The generator that the `config.json` beside its weights describes, freshly initialised."""
+    space: LabelSpace = TypeAdapter(LabelSpace).validate_python(shape["space"])
     return BigGANGenerator(
         shape["image_size"],
         shape["channels"],
-        shape["classes"],
+        space,
         shape["width"],
         shape["latent_dim"],
         shape["network"],

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Network = Literal["biggan-cifar", "biggan-small"]
+from generator.vicinity import Vicinity
+
+Network = Literal["biggan-cifar", "biggan-small", "sngan", "sagan"]
 Augmentation = Literal["colour", "translation", "cutout"]
 
 
@@ -16,14 +18,29 @@ class GeneratorConfig(BaseModel):
     network: Network = Field(
         "biggan-small",
         description="biggan-cifar: BigGAN's CIFAR form, 4·width channels at every resolution; "
-        "biggan-small: width channels at full resolution, doubled at each half, at most 4·width",
+        "biggan-small: width channels at full resolution, doubled at each half, at most 4·width; "
+        "sngan, sagan: CcGAN's bodies, doubled up to 16·width, the latter with self-attention",
     )
     width: int = Field(
-        32, ge=8, multiple_of=8, description="base channels; BigGAN's CIFAR form: 64"
+        32, ge=8, multiple_of=8, description="base channels; BigGAN's CIFAR form and CcGAN's: 64"
     )
     latent_dim: int = Field(
-        64, ge=2, description="length of the latent z; BigGAN's CIFAR form: 128"
+        64, ge=2, description="length of the latent z; BigGAN's CIFAR form: 128, CcGAN's: 256"
     )
+
+
+class EmbeddingTraining(BaseModel):
+    """How the label embedding of continuous labels is trained, before the generator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    network: Literal["small", "resnet34"] = Field(
+        "small", description="image → label: resnet34 is CcGAN's, small suits CPUs"
+    )
+    image_steps: int = Field(400, ge=1, description="steps of the image → label net")
+    label_steps: int = Field(1000, ge=1, description="steps of the label → embedding net")
+    batch: int = Field(64, ge=2, description="images or labels per step")
+    lr: float = Field(1e-3, gt=0, description="Adam's rate at the start; it falls to 0")
 
 
 class GeneratorTraining(BaseModel):
@@ -39,14 +56,30 @@ class GeneratorTraining(BaseModel):
     betas: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 0.999), description="Adam's two decay rates, for both networks"
     )
-    loss: Literal["hinge"] = "hinge"
+    loss: Literal["hinge", "vanilla"] = Field(
+        "hinge", description="vanilla: binary cross-entropy, non-saturating for the generator"
+    )
     augment: Annotated[tuple[Augmentation, ...], Field(strict=False)] = Field(
         ("colour", "translation", "cutout"),
         description="differentiable augmentation of everything the discriminator sees",
     )
     prior: Literal["keep", "balanced"] = Field(
-        "keep", description="classes as frequent as in the real images, or equally frequent"
+        "keep", description="labels as frequent as in the real images, or equally frequent"
     )
+    vicinity: Vicinity = Field(
+        "soft",
+        description="continuous labels: images around a target label count fully within κ (hard) "
+        "or with weight exp(−κ·distance²) (soft)",
+    )
+    kappa: float = Field(
+        -2.0,
+        description="of the vicinity, labels scaled to 0 … 1; −m: m times the largest gap "
+        "between labels, or one over its square (soft)",
+    )
+    sigma: float | None = Field(
+        None, ge=0, description="of the noise on target labels, scaled; left out: by CcGAN's rule"
+    )
+    embedding: EmbeddingTraining = EmbeddingTraining()
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="per generator step, weights and statistics"
     )
@@ -59,6 +92,12 @@ class GeneratorTraining(BaseModel):
     log_every: int = Field(100, ge=1, description="steps per line of metrics.jsonl")
     grid_every: int = Field(1000, ge=1, description="steps between sample grids")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _vicinity_has_a_width(self) -> "GeneratorTraining":
+        if self.kappa == 0:
+            raise ValueError("kappa must not be 0: give a width, or −m for m times the largest gap")
+        return self
 
     @model_validator(mode="after")
     def _resumes_between_log_lines(self) -> "GeneratorTraining":

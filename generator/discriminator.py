@@ -1,4 +1,4 @@
-"""The projection discriminator that goes with BigGAN's generator.
+"""The projection discriminator that goes with BigGAN's generator and its relatives.
 
 Miyato & Koyama 2018 (arXiv 1802.05637): D(x, y) = ψ(φ(x)) + ⟨embedding(y), φ(x)⟩.
 """
@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generator.attention import SelfAttention
 from generator.biggan import bottom_and_doublings, stage_widths
 from generator.config import Network
+from generator.label_embedding import EMBEDDING
 from generator.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
+from shardset.labels import ContinuousLabels, LabelSpace
 
 
 class DiscriminatorBlock(nn.Module):
@@ -37,15 +40,16 @@ class DiscriminatorBlock(nn.Module):
 class ProjectionDiscriminator(nn.Module):
     """`forward(images, labels)` → scores float32 `[n]`, high for real.
 
-    images float `[n, channels, image_size, image_size]` in [−1, 1], labels int64 `[n]`; the layers
-    compute in the images' dtype.
+    images float `[n, channels, image_size, image_size]` in [−1, 1]; labels classes int64 `[n]`, or
+    the generator's embeddings float32 `[n, EMBEDDING]` of continuous ones. The layers compute in
+    the images' dtype.
     """
 
     def __init__(
         self,
         image_size: int,
         channels: int,
-        classes: int,
+        space: LabelSpace,
         width: int,
         network: Network = "biggan-cifar",
     ) -> None:
@@ -54,13 +58,19 @@ class ProjectionDiscriminator(nn.Module):
         widths = [channels, *reversed(stage_widths(network, width, doublings))]
         # As published at 32 pixels, the CIFAR form ends in two blocks that keep the size.
         halvings = doublings - 1 if network == "biggan-cifar" else doublings
-        blocks = [
+        blocks: list[nn.Module] = [
             DiscriminatorBlock(inputs, outputs, halve=index < halvings, first=index == 0)
             for index, (inputs, outputs) in enumerate(pairwise(widths))
         ]
+        if network == "sagan":
+            blocks.insert(1, SelfAttention(widths[1]))
         self.blocks = nn.Sequential(*blocks)
         self.linear = SpectralLinear(widths[-1], 1)
-        self.embed = SpectralEmbedding(classes, widths[-1])
+        self.embed = (
+            SpectralLinear(EMBEDDING, widths[-1], bias=False)
+            if isinstance(space, ContinuousLabels)
+            else SpectralEmbedding(space.outputs, widths[-1])
+        )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         if images.shape[1] == 1:

@@ -5,6 +5,7 @@ from pathlib import Path
 from generator.biggan import build_generator
 from generator.config import GeneratorConfig
 from generator.train import FORMAT_VERSION
+from shardset.labels import LabelSpace
 from shardset.weights import load_foreign, save_weights
 
 PUBLISHED = GeneratorConfig(network="biggan-cifar", width=64, latent_dim=128)
@@ -14,7 +15,7 @@ def adopt_generator(
     path: Path,
     folder: Path,
     *,
-    classes: int,
+    space: LabelSpace,
     image_size: int = 32,
     channels: int = 3,
     config: GeneratorConfig = PUBLISHED,
@@ -27,7 +28,7 @@ def adopt_generator(
         **config.model_dump(),
         "image_size": image_size,
         "channels": channels,
-        "classes": classes,
+        "space": space.model_dump(mode="json"),
     }
     expected = {
         name: tuple(value.shape) for name, value in build_generator(shape).state_dict().items()

@@ -1,7 +1,13 @@
-"""The hinge loss of conditional GANs (Lim & Ye 2017, arXiv 1705.02894; used by BigGAN).
+"""What the two players of a GAN pay; every function takes scores float `[n]` and returns one value
+per sample, `[n]`.
 
-Every function takes scores float `[n]` and returns one value per sample, `[n]`.
+Hinge: Lim & Ye 2017 (arXiv 1705.02894), used by BigGAN. Vanilla: the binary cross-entropy of
+Goodfellow et al. 2014 (arXiv 1406.2661) with its non-saturating form for the generator; scores
+are logits.
 """
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,3 +26,27 @@ def hinge_fake(scores: Tensor) -> Tensor:
 def hinge_generator(scores: Tensor) -> Tensor:
     """−D(G(z)): what the generator pays."""
     return -scores
+
+
+def vanilla_real(scores: Tensor) -> Tensor:
+    """−log σ(D(x)): what the discriminator pays for real images, the generator for its own."""
+    return F.softplus(-scores)
+
+
+def vanilla_fake(scores: Tensor) -> Tensor:
+    """−log(1 − σ(D(G(z)))): what the discriminator pays for generated images."""
+    return F.softplus(scores)
+
+
+class GanLoss(NamedTuple):
+    """What the discriminator pays for real and generated images, and what the generator pays."""
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+
+LOSSES: dict[Literal["hinge", "vanilla"], GanLoss] = {
+    "hinge": GanLoss(hinge_real, hinge_fake, hinge_generator),
+    "vanilla": GanLoss(vanilla_real, vanilla_fake, vanilla_real),
+}

@@ -84,15 +84,17 @@ def generate(
 ) -> torch.Tensor:
     """Images float32 `[n, c, h, w]` in [−1, 1], from a batch padded to the plan's size.
 
-    The size of a batch changes the last bits of its floats, so every batch has the same.
+    labels are raw, `[n]`; the network's label space scales them. The size of a batch changes the
+    last bits of its floats, so every batch has the same.
     """
-    count = len(labels)
+    targets = network.space.targets(labels)
+    count = len(targets)
     padded_z = np.zeros((plan.batch, z.shape[1]), dtype=np.float32)
-    padded_labels = np.zeros(plan.batch, dtype=np.int64)
-    padded_z[:count], padded_labels[:count] = z, labels
+    padded_targets = np.zeros(plan.batch, dtype=targets.dtype)
+    padded_z[:count], padded_targets[:count] = z, targets
     dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
     images = network(
-        torch.from_numpy(padded_z).to(device, dtype), torch.from_numpy(padded_labels).to(device)
+        torch.from_numpy(padded_z).to(device, dtype), torch.from_numpy(padded_targets).to(device)
     )
     return images[:count]
 
@@ -140,7 +142,7 @@ def _add(writer: PoolShardWriter, plan: Plan, batch: _Batch, pixels: np.ndarray)
     labels = batch.labels.tolist()
     keys = range(batch.first_key, batch.first_key + len(labels))
     for key, label, image, png in zip(keys, labels, pixels, encode_pngs(pixels), strict=True):
-        # A class-conditional generator was given the label itself.
+        # The generator was given the label itself.
         writer.add(key, png, label, label, pixel_sha256(image), plan.seed, plan.pool_id)
 
 

@@ -46,50 +46,74 @@ class _DivideBySigma(torch.autograd.Function):
         return outer.add_(gradient).div_(sigma), None, None, None, None
 
 
-class SpectralConv2d(nn.Conv2d):
-    """A convolution, spectrally normalised; padding keeps the size.
+class Conv2d(nn.Conv2d):
+    """A convolution in its input's dtype; padding keeps the size.
 
     `enlarged` and `reduced` fuse it with nearest-neighbour doubling before it or 2×2 averaging
     after it: a 3×3 kernel on doubled pixels is a 4×4 kernel at stride ½ (2 for averaging), with
     the same result for 4/9 of the work.
     """
 
-    u0: Tensor
-    sv0: Tensor
-
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-        _add_singular_vector(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, _normalised(self, x.dtype), self._bias(x), padding=self.padding)
+        return F.conv2d(x, self._kernel(x.dtype), self._bias(x), padding=self.padding)
 
     def enlarged(self, x: Tensor) -> Tensor:
         """The convolution of `x` after each pixel became 2×2; a 3×3 kernel."""
-        kernel = _spread(_normalised(self, x.dtype).flip(2, 3)).transpose(0, 1)
+        kernel = _spread(self._kernel(x.dtype).flip(2, 3)).transpose(0, 1)
         return F.conv_transpose2d(x, kernel, self._bias(x), stride=2, padding=1)
 
     def reduced(self, x: Tensor) -> Tensor:
         """The 2×2 averages of the convolution; a 3×3 kernel."""
-        kernel = _spread(_normalised(self, x.dtype)) / 4
+        kernel = _spread(self._kernel(x.dtype)) / 4
         return F.conv2d(x, kernel, self._bias(x), stride=2, padding=1)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
 
     def _bias(self, x: Tensor) -> Tensor | None:
         return None if self.bias is None else self.bias.to(x.dtype)
 
 
-class SpectralLinear(nn.Linear):
+class SpectralConv2d(Conv2d):
+    """A convolution, spectrally normalised."""
+
+    u0: Tensor
+    sv0: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel)
+        _add_singular_vector(self)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return _normalised(self, dtype)
+
+
+class Linear(nn.Linear):
+    """A linear layer in its input's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self._kernel(x.dtype), bias)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+
+class SpectralLinear(Linear):
     """A linear layer, spectrally normalised."""
 
     u0: Tensor
     sv0: Tensor
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias=bias)
         _add_singular_vector(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, _normalised(self, x.dtype), self.bias.to(x.dtype))
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return _normalised(self, dtype)
 
 
 class SpectralEmbedding(nn.Embedding):

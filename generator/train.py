@@ -17,28 +17,38 @@ from torch import Tensor
 from generator.augment import UNIFORMS, augment
 from generator.biggan import build_generator
 from generator.checkpoints import Checkpoints
+from generator.conditions import conditions
 from generator.config import GeneratorConfig, GeneratorTraining
 from generator.discriminator import ProjectionDiscriminator
 from generator.ema import MovingAverage
 from generator.grid import grid_png
-from generator.losses import hinge_fake, hinge_generator, hinge_real
+from generator.label_embedding import train_label_embedding
+from generator.losses import LOSSES
 from generator.spectral import initialise
 from generator.watch import check_health, spread
 from shardset.errors import BadInput
-from shardset.files import derive_seed, naming_full_disk, sync_file, write_bytes
+from shardset.files import (
+    derive_seed,
+    naming_full_disk,
+    read_json,
+    sync_file,
+    write_bytes,
+    write_json,
+)
+from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from shardset.weights import save_weights
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
-GRID_LABELS, GRID_COLUMNS = 16, 8
+GRID_COLUMNS = 8
 FORMAT_VERSION = 1
 
 
 def train_generator(
     pixels: np.ndarray,
     labels: np.ndarray,
-    space_count: int,
+    space: LabelSpace,
     config: GeneratorConfig,
     training: GeneratorTraining,
     *,
@@ -52,18 +62,16 @@ def train_generator(
 ) -> dict[str, Any]:
     """Facts about the averaged generator that now lies in `folder`, trained on real images.
 
-    pixels uint8 `[n, c, s, s]`, labels int64 `[n]` in 0 … space_count − 1. Run again after an
-    interruption, it continues from the last checkpoint; `stop_after` interrupts it after that
-    many steps. `TrainingDiverged` names the step and what to change, `StaleStage` a checkpoint
-    made with other settings.
+    pixels uint8 `[n, c, s, s]`, labels `[n]` as the space has them: int64 classes or float64 in
+    their unit. Run again after an interruption, it continues from the last checkpoint;
+    `stop_after` interrupts it after that many steps. `TrainingDiverged` names the step and what
+    to change, `StaleStage` a checkpoint made with other settings.
     """
-    _check_images(pixels, labels, space_count)
+    _check_images(pixels, labels, space)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        run = _Training(
-            pixels, labels, space_count, config, training, folder, seed, device, precision
-        )
+        run = _Training(pixels, labels, space, config, training, folder, seed, device, precision)
         run.resume()
         while run.step < training.iterations:
             if run.step == stop_after:
@@ -82,7 +90,7 @@ class _Training:
         self,
         pixels: np.ndarray,
         labels: np.ndarray,
-        classes: int,
+        space: LabelSpace,
         config: GeneratorConfig,
         training: GeneratorTraining,
         folder: Path,
@@ -97,7 +105,7 @@ class _Training:
             **config.model_dump(),
             "image_size": pixels.shape[2],
             "channels": pixels.shape[1],
-            "classes": classes,
+            "space": space.model_dump(mode="json"),
         }
         fields = {
             "network": self.shape,
@@ -113,7 +121,7 @@ class _Training:
             torch.manual_seed(derive_seed(seed, "generator", "initial"))
             self.generator = build_generator(self.shape)
             self.discriminator = ProjectionDiscriminator(
-                pixels.shape[2], pixels.shape[1], classes, config.width, config.network
+                pixels.shape[2], pixels.shape[1], space, config.width, config.network
             )
             for network in (self.generator, self.discriminator):
                 initialise(network, training.initial)
@@ -135,18 +143,21 @@ class _Training:
             fields,
         )
         self.pixels = torch.from_numpy(pixels).to(device)
-        self.labels = torch.from_numpy(labels).to(device)
-        self.quantiles = _sampling_quantiles(labels, training.prior).to(device)
+        self.targets = torch.from_numpy(space.targets(labels)).to(device)
+        self.conditions = conditions(labels, space, training, device)
+        self.loss = LOSSES[training.loss]
         self.draws = torch.Generator()
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=device)
         self.summed = 0
-        shown = torch.arange(min(classes, GRID_LABELS))
-        self.grid_labels = shown.repeat_interleave(GRID_COLUMNS).to(device)
+        shown = self.conditions.shown
+        self.grid_targets = shown.repeat_interleave(GRID_COLUMNS)
+        self.grid_rows = torch.arange(len(shown), device=device).repeat_interleave(GRID_COLUMNS)
         self.draws.manual_seed(derive_seed(seed, "generator", "grid"))
-        self.grid_z = self._normal(len(self.grid_labels), self.latent_dim).to(self.dtype)
-        self.real_spread = spread(self._images(slice(None, 4096)), self.labels[:4096])
+        self.grid_z = self._normal(len(self.grid_targets), self.latent_dim).to(self.dtype)
+        groups = torch.from_numpy(space.group_of(labels[:4096])).to(device)
+        self.real_spread = spread(self._images(slice(None, 4096)), groups)
 
     def advance(self) -> None:
         """One generator step with its discriminator steps, and what is due after it."""
@@ -174,6 +185,7 @@ class _Training:
             "sha256": sha256,
             "generator_parameters": _count(self.generator),
             "discriminator_parameters": _count(self.discriminator),
+            **self._embedding_errors(),
             **self.latest(),
         }
 
@@ -187,26 +199,27 @@ class _Training:
         training, batch = self.training, self.training.batch
         self.draws.manual_seed(derive_seed(self.seed, "generator", self.step))
         z = self._normal(training.d_steps, batch, self.latent_dim).to(self.dtype)
-        picks = self._pick(self._uniform(2, training.d_steps, batch))
+        steps = self.conditions.draw(self.draws, training.d_steps, batch)
         places = self._uniform(2 * training.d_steps + 1, batch, UNIFORMS)
-        for index in range(training.d_steps):
-            real_labels, fake_labels = self.labels[picks[0, index]], self.labels[picks[1, index]]
+        for index, pairs in enumerate(steps):
             # The last batch of fakes is the one the generator then learns from.
             with torch.set_grad_enabled(index == training.d_steps - 1):
-                fakes = self.generator(z[index], fake_labels)
-            images = torch.cat([self._images(picks[0, index]), fakes.detach()])
+                fakes = self.generator(z[index], pairs.given)
+            images = torch.cat([self._images(pairs.images), fakes.detach()])
             images = augment(
                 images, places[2 * index : 2 * index + 2].flatten(0, 1), training.augment
             )
-            scores = self.discriminator(
-                images.to(self.dtype), torch.cat([real_labels, fake_labels])
-            )
-            loss_d = hinge_real(scores[:batch]).mean() + hinge_fake(scores[batch:]).mean()
+            told = self.generator.embedding(torch.cat([pairs.told_real, pairs.told_fake]))
+            scores = self.discriminator(images.to(self.dtype), told)
+            loss_real = (self.loss.real(scores[:batch]) * pairs.weight_real).mean()
+            loss_fake = (self.loss.fake(scores[batch:]) * pairs.weight_fake).mean()
+            loss_d = loss_real + loss_fake
             loss_d.backward()
             self._step("discriminator")
         self.discriminator.requires_grad_(False)
         images = augment(fakes, places[-1], training.augment)
-        loss_g = hinge_generator(self.discriminator(images.to(self.dtype), fake_labels)).mean()
+        told = self.generator.embedding(pairs.given)
+        loss_g = self.loss.generator(self.discriminator(images.to(self.dtype), told)).mean()
         loss_g.backward()
         self._step("generator")
         self.discriminator.requires_grad_(True)
@@ -222,12 +235,6 @@ class _Training:
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.draws).to(self.device, non_blocking=True)
 
-    def _pick(self, uniforms: Tensor) -> Tensor:
-        """Indices of real images, each with the probability that the prior gives it."""
-        return torch.searchsorted(self.quantiles, uniforms, right=True).clamp_max_(
-            len(self.quantiles) - 1
-        )
-
     def _images(self, index: Tensor | slice) -> Tensor:
         return self.pixels[index].float().div_(127.5).sub_(1)
 
@@ -237,10 +244,10 @@ class _Training:
         means = (self.sums / self.summed).tolist()
         self.sums.zero_()
         self.summed = 0
-        samples = self.average.module(self.grid_z, self.grid_labels)
+        samples = self.average.module(self.grid_z, self.grid_targets)
         values = dict(zip(("loss_d", "loss_g", "score_real"), means, strict=True))
         # One image per class has no spread to compare with: then any variety will do.
-        variety = spread(samples, self.grid_labels) / (self.real_spread or np.nan)
+        variety = spread(samples, self.grid_rows) / (self.real_spread or np.nan)
         variety = variety if variety == variety else 1.0
         self.rows.append({"step": self.step, **values, "variety": variety})
         check_health(self.rows)
@@ -250,10 +257,32 @@ class _Training:
 
     @torch.no_grad()
     def _write_grid(self) -> None:
-        """A row per label, a column per latent, always the same latents."""
-        samples = self.average.module(self.grid_z, self.grid_labels)
+        """A row per label, from low to high, a column per latent, always the same latents."""
+        samples = self.average.module(self.grid_z, self.grid_targets)
         path = self.folder / "samples" / f"{self.step:07d}.png"
         write_bytes(path, grid_png(samples, GRID_COLUMNS))
+
+    def _embed_labels(self) -> None:
+        """Trains what tells the networks a continuous label; later it is in the checkpoints."""
+        if isinstance(self.generator.space, ClassLabels):
+            return
+        seed = derive_seed(self.seed, "generator", "embedding")
+        embedding, errors = train_label_embedding(
+            self.pixels, self.targets, self.training.embedding, seed
+        )
+        self.generator.embedding.load_state_dict(embedding.state_dict())
+        self.average.update(0)
+        write_json(self._embedding, errors)
+
+    def _embedding_errors(self) -> dict[str, float]:
+        if isinstance(self.generator.space, ClassLabels):
+            return {}
+        errors: dict[str, float] = read_json(self._embedding)
+        return errors
+
+    @property
+    def _embedding(self) -> Path:
+        return self.folder / "label_embedding.json"
 
     @property
     def _metrics(self) -> Path:
@@ -262,6 +291,8 @@ class _Training:
     def resume(self) -> None:
         """Takes up the latest checkpoint, where there is one, and forgets the metrics after it."""
         self.step = self.checkpoints.load()
+        if self.step == 0:
+            self._embed_labels()
         if self._metrics.is_file():
             lines = self._metrics.read_text().splitlines()
             # Only the last line can be cut short, and it lies after every checkpoint.
@@ -271,33 +302,37 @@ class _Training:
             write_bytes(self._metrics, text.encode())
 
 
-def _check_images(pixels: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def _check_images(pixels: np.ndarray, labels: np.ndarray, space: LabelSpace) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
         raise BadInput(
             f"the generator needs square uint8 images [n, c, s, s], got {pixels.dtype} "
             f"{list(pixels.shape)}"
         )
-    if labels.shape != (len(pixels),) or labels.dtype != np.int64:
+    space.check(labels, "the generator's images")
+    if labels.shape != (len(pixels),):
         raise BadInput(
-            f"the generator needs an int64 label for each of {len(pixels)} images, got "
-            f"{labels.dtype} {list(labels.shape)}"
+            f"the generator needs a label for each of {len(pixels)} images, got "
+            f"{list(labels.shape)}"
         )
-    missing = sorted(set(range(classes)) - set(labels.tolist()))
+    if isinstance(space, ContinuousLabels):
+        if len(np.unique(labels)) < 2:
+            raise BadInput(
+                "the generator's images have fewer than 2 different labels; give images of more "
+                "labels, or use task classification"
+            )
+        return
+    missing = sorted(set(range(space.outputs)) - set(labels.tolist()))
     if missing:
-        raise BadInput(f"class {missing[0]} of {classes} has no images to train the generator on")
+        raise BadInput(
+            f"class {missing[0]} of {space.outputs} has no images to train the generator on"
+        )
 
 
 def _adam(
     network: torch.nn.Module, rate: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), rate, betas, fused=True)
-
-
-def _sampling_quantiles(labels: np.ndarray, prior: str) -> Tensor:
-    """Where each image's share of [0, 1) ends: equal shares, or equal shares for each class."""
-    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    shares = 1 / counts[place] if prior == "balanced" else np.ones(len(labels))
-    return torch.from_numpy(np.cumsum(shares) / np.sum(shares)).float()
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trained, rate, betas, fused=True)
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -75,12 +75,18 @@ def _head(manifest: Manifest, data: Mapping[str, DataFolder]) -> dict[str, Any]:
         infos.append({"config_name": config, "splits": [split]})
     total = sum(manifest.accepted)
     size = next((name for bound, name in SIZES.items() if total < bound), "n>100M")
+    classes = manifest.space.task == "classification"
     head: dict[str, Any] = {
         "pretty_name": _name(manifest),
         "annotations_creators": ["machine-generated"],
-        "task_categories": ["image-classification"],
+        "task_categories": ["image-classification" if classes else "other"],
         "size_categories": [size],
-        "tags": ["synthetic", "cgan-kd", "knowledge-distillation"],
+        "tags": [
+            "synthetic",
+            "cgan-kd",
+            "knowledge-distillation",
+            *([] if classes else ["regression"]),
+        ],
         "configs": configs,
         "dataset_info": infos,
     }

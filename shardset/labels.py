@@ -1,11 +1,19 @@
-"""The label space: what a label is, how it is named and how it is written."""
+"""The label space: what a label is, how it is named, written, grouped and scaled.
 
-from typing import Literal
+Everything that is counted, fitted or balanced by label goes by group: a class is its own group, a
+continuous label belongs to one of equal parts of the range.
+"""
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shardset.errors import BadInput
+
+FULL_TURNS = {"degrees": 360.0, "degree": 360.0, "°": 360.0, "radians": 2 * math.pi}
 
 
 class ClassLabels(BaseModel):
@@ -23,21 +31,150 @@ class ClassLabels(BaseModel):
         return self
 
     @property
-    def count(self) -> int:
-        """The number of classes."""
+    def outputs(self) -> int:
+        """The number of a network's outputs: a logit for each class."""
         return len(self.names)
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names of the groups: those of the classes."""
+        return self.names
+
+    def group_of(self, labels: np.ndarray) -> np.ndarray:
+        """The group int64 `[n]` of each label: the class itself."""
+        return np.asarray(labels, np.int64)
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """What networks learn, int64 `[n]`: the class itself."""
+        return np.asarray(labels, np.int64)
+
     def check(self, labels: np.ndarray, where: str) -> None:
-        """Raises `BadInput` unless every label is an int64 in 0 … count − 1."""
+        """Raises `BadInput` unless every label is an int64 in 0 … n − 1."""
         if labels.dtype != np.int64:
             raise BadInput(f"{where}: class labels are {labels.dtype}, expected int64")
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.count))
+        count = len(self.names)
+        wrong = np.flatnonzero((labels < 0) | (labels >= count))
         if wrong.size:
             raise BadInput(
                 f"{where}: label {labels[wrong[0]]} of sample {wrong[0]} is not one of the "
-                f"{self.count} classes (0 to {self.count - 1})"
+                f"{count} classes (0 to {count - 1})"
             )
 
-    def display(self, label: int) -> str:
+    def display(self, label: float) -> str:
         """The name of one class."""
         return self.names[int(label)]
+
+
+class ContinuousLabels(BaseModel):
+    """A number with a unit and a range; labels are float64 `[n]` in that unit.
+
+    Networks see it scaled to [0, 1]. `groups` equal parts of the range stand for what classes are
+    elsewhere: a fit, a quota or a bar for each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["regression"] = "regression"
+    unit: str = Field(min_length=1)
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+    groups: int = Field(default=12, ge=1)
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> "ContinuousLabels":
+        if not self.low < self.high:
+            raise ValueError(
+                f"label.range [{self.low:g}, {self.high:g}] is empty, expected low < high"
+            )
+        turn = FULL_TURNS.get(self.unit)
+        if turn is not None and self.high - self.low >= turn - 1e-9:
+            raise ValueError(
+                f"label.range [{self.low:g}, {self.high:g}] {self.unit} is a full turn, whose ends "
+                "are one label: circular labels are not supported; give a part of the turn"
+            )
+        if len(set(self.edges)) <= self.groups:
+            raise ValueError(
+                f"label.range [{self.low!r}, {self.high!r}] has no {self.groups} parts that "
+                "numbers tell apart; give fewer label.groups or subtract the offset"
+            )
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """The number of a network's outputs: one, the scaled label."""
+        return 1
+
+    @property
+    def span(self) -> float:
+        """The width of the range, in the label's unit."""
+        return self.high - self.low
+
+    @property
+    def edges(self) -> np.ndarray:
+        """The groups' limits, float64 `[groups + 1]`, ascending, in the label's unit."""
+        return np.linspace(self.low, self.high, self.groups + 1)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The parts of the range, such as `−60 … −50`."""
+        # As many digits as tell the limits apart, however narrow the range.
+        digits = next(
+            d for d in range(6, 18) if len({f"{e:.{d}g}" for e in self.edges}) > self.groups
+        )
+        limits = [f"{edge:.{digits}g}".replace("-", "−") for edge in self.edges]
+        return tuple(f"{a} … {b}" for a, b in pairwise(limits))
+
+    def group_of(self, labels: np.ndarray) -> np.ndarray:
+        """The group int64 `[n]` of each label; the last part of the range includes its end."""
+        return np.clip(
+            np.searchsorted(self.edges, labels, side="right") - 1, 0, self.groups - 1
+        ).astype(np.int64)
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """What networks learn, float32 `[n]` in [0, 1]: the scaled label."""
+        return self.scaled(labels).astype(np.float32)
+
+    def scaled(self, labels: np.ndarray) -> np.ndarray:
+        """Labels float64 as parts of the range: low is 0, high is 1."""
+        return (np.asarray(labels, np.float64) - self.low) / self.span
+
+    def unscaled(self, values: np.ndarray) -> np.ndarray:
+        """Labels float64 in their unit of scaled values, clipped to the range; never rounded."""
+        return np.clip(self.low + np.asarray(values, np.float64) * self.span, self.low, self.high)
+
+    def check(self, labels: np.ndarray, where: str) -> None:
+        """Raises `BadInput` unless every label is a float64 within the range."""
+        if labels.ndim != 1:
+            raise BadInput(
+                f"{where}: labels {list(labels.shape)} are several numbers for each image; one "
+                "continuous label is supported, so choose one"
+            )
+        if labels.dtype != np.float64:
+            raise BadInput(f"{where}: continuous labels are {labels.dtype}, expected float64")
+        wrong = np.flatnonzero(~((labels >= self.low) & (labels <= self.high)))
+        if wrong.size:
+            raise BadInput(
+                f"{where}: label {labels[wrong[0]]:g} of sample {wrong[0]} is not within "
+                f"{self.low:g} … {self.high:g} {self.unit}; set label.range or leave it out"
+            )
+
+    def display(self, label: float) -> str:
+        """A label with its unit, such as `−12.5 degrees`."""
+        return f"{label:.4g} {self.unit}".replace("-", "−")
+
+
+LabelSpace = Annotated[ClassLabels | ContinuousLabels, Field(discriminator="task")]
+
+
+class LabelSettings(BaseModel):
+    """What a recipe says of continuous labels; what the source knows itself need not be given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    unit: str | None = Field(None, description="of continuous labels: degrees, years, bar")
+    range: tuple[float, float] | None = Field(
+        None, description="least and largest label, in its unit; networks see it as 0 … 1"
+    )
+    groups: int = Field(
+        12, ge=1, description="equal parts of the range that quotas, fits and tables go by"
+    )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shardset.errors import CorruptShard, ReleaseError
 from shardset.files import canonical_json, write_bytes
-from shardset.labels import ClassLabels
+from shardset.labels import LabelSpace
 from shardset.plan import Plan
 from shardset.shards import verify_shard
 
@@ -42,10 +42,12 @@ class Manifest(BaseModel):
 
     format_version: Literal[1] = 1
     version: str = Field(pattern=VERSION_PATTERN)
-    space: ClassLabels
+    space: LabelSpace
     pool_id: str
     production_seed: int
-    accepted: Annotated[tuple[int, ...], Field(description="images for each label, in its order")]
+    accepted: Annotated[
+        tuple[int, ...], Field(description="images for each class or part of the range")
+    ]
     rejected: Annotated[tuple[int, ...], Field(description="the same; zeros if left out")]
     files: tuple[FileEntry, ...]
     facts: dict[str, Any] = Field(description="lineage, as `build_release` was given it")

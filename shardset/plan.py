@@ -15,13 +15,15 @@ from shardset.identity import KEYS
 
 PLAN_VERSION = 1
 
+PerLabel = Mapping[int, int] | Mapping[float, int] | Mapping[int | float, int]
+
 
 class Segment(BaseModel):
-    """`count` keys from `first_key` on, all with one label."""
+    """`count` keys from `first_key` on, all with one label: an int class, or a float."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    label: int
+    label: int | float
     first_key: int = Field(ge=0)
     count: int = Field(gt=0)
 
@@ -58,9 +60,11 @@ class Plan(BaseModel):
             key += segment.count
         if key > KEYS:
             raise ValueError(f"{key} samples planned, a pool holds at most {KEYS}")
+        if len({type(segment.label) for segment in self._segments}) > 1:
+            raise ValueError("labels are both int and float, expected classes or numbers")
         return self
 
-    @property
+    @cached_property
     def _segments(self) -> tuple[Segment, ...]:
         return tuple(segment for segments in self.rounds for segment in segments)
 
@@ -70,9 +74,9 @@ class Plan(BaseModel):
         return sum(segment.count for segment in self._segments)
 
     @property
-    def planned(self) -> dict[int, int]:
+    def planned(self) -> dict[int | float, int]:
         """The number of samples planned so far for each label."""
-        counts: dict[int, int] = {}
+        counts: dict[int | float, int] = {}
         for segment in self._segments:
             counts[segment.label] = counts.get(segment.label, 0) + segment.count
         return counts
@@ -90,14 +94,16 @@ class Plan(BaseModel):
         return tuple(shards)
 
     def labels(self, spec: ShardSpec) -> np.ndarray:
-        """The labels int64 `[count]` of a shard's keys."""
-        labels = np.empty(spec.count, dtype=np.int64)
-        for segment in self._segments:
-            start = max(segment.first_key - spec.first_key, 0)
-            stop = min(segment.first_key + segment.count - spec.first_key, spec.count)
-            if start < stop:
-                labels[start:stop] = segment.label
-        return labels
+        """The labels of a shard's keys, `[count]`: int64 classes, or float64."""
+        first_keys, labels = self._first_keys_and_labels
+        keys = np.arange(spec.first_key, spec.first_key + spec.count)
+        return labels[np.searchsorted(first_keys, keys, side="right") - 1]
+
+    @cached_property
+    def _first_keys_and_labels(self) -> tuple[np.ndarray, np.ndarray]:
+        # As arrays: with continuous labels there are as many segments as labels, in thousands.
+        first_keys = np.array([segment.first_key for segment in self._segments], np.int64)
+        return first_keys, np.array([segment.label for segment in self._segments])
 
     def in_first_round(self, keys: np.ndarray) -> np.ndarray:
         """Bool `[n]`: which keys the first round holds. Bounds and quantiles are fitted on these
@@ -105,7 +111,7 @@ class Plan(BaseModel):
         """
         return np.asarray(keys) < sum(segment.count for segment in self.rounds[0])
 
-    def topped_up(self, per_label: Mapping[int, int]) -> "Plan":
+    def topped_up(self, per_label: PerLabel) -> "Plan":
         """The same plan and one more round of `per_label[label]` samples; nothing is renumbered."""
         return _with_round(self, per_label)
 
@@ -118,7 +124,7 @@ def make_plan(
     batch: int,
     threads: int,
     precision: Literal["float32", "bfloat16"],
-    per_label: Mapping[int, int],
+    per_label: PerLabel,
 ) -> Plan:
     """The plan of a new pool with `per_label[label]` samples of each label."""
     empty = Plan(
@@ -153,14 +159,15 @@ def read_plan(path: Path) -> Plan:
         ) from error
 
 
-def _with_round(plan: Plan, per_label: Mapping[int, int]) -> Plan:
+def _with_round(plan: Plan, per_label: PerLabel) -> Plan:
     segments: list[Segment] = []
     key = plan.count
     for label, count in sorted(per_label.items()):
         if count < 0:
             raise BadInput(f"label {label}: {count} samples asked for, expected 0 or more")
         if count:
-            segments.append(Segment(label=int(label), first_key=key, count=int(count)))
+            value = float(label) if isinstance(label, float | np.floating) else int(label)
+            segments.append(Segment(label=value, first_key=key, count=int(count)))
             key += int(count)
     if not segments:
         raise BadInput("a round without samples was planned; ask for at least one")

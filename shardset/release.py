@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from shardset.card import DataFolder, render_card
 from shardset.errors import BadInput, ReleaseError
@@ -26,7 +27,7 @@ from shardset.files import (
     write_bytes,
 )
 from shardset.identity import key_text
-from shardset.labels import ClassLabels
+from shardset.labels import ClassLabels, LabelSpace
 from shardset.manifest import (
     CARD,
     CURATION,
@@ -82,7 +83,7 @@ def build_release(
     folder = out / version
     if folder.exists():
         raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
-    space = ClassLabels.model_validate(facts["space"])
+    space: LabelSpace = TypeAdapter(LabelSpace).validate_python(facts["space"])
     facts = {name: value for name, value in facts.items() if name != "space"}
     origin = _check_pool(pool)
     table = _joined(pool, scores, selection)
@@ -105,8 +106,8 @@ def build_release(
             space=space,
             pool_id=origin["pool_id"],
             production_seed=origin["seed"],
-            accepted=_per_label(kept, space),
-            rejected=_per_label(lost, space),
+            accepted=_per_group(kept, space),
+            rejected=_per_group(lost, space),
             files=(),
             facts=facts,
         )
@@ -168,7 +169,7 @@ def _joined(pool: Path, scores: Path, selection: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_images(folder: Path, table: pa.Table, pool: Path, space: ClassLabels) -> None:
+def _write_images(folder: Path, table: pa.Table, pool: Path, space: LabelSpace) -> None:
     """Parquet files with `image` first; a failed sample, which is never kept, has a null image."""
 
     def with_images(rows: pa.Table) -> pa.Table:
@@ -192,7 +193,7 @@ def _images(pool: Path, rows: pa.Table) -> list[dict[str, Any] | None]:
     return images
 
 
-def _write_scores(folder: Path, table: pa.Table, space: ClassLabels) -> None:
+def _write_scores(folder: Path, table: pa.Table, space: LabelSpace) -> None:
     table = table.drop_columns(list(PLACE_COLUMNS))
     row_bytes = np.full(len(table), 1 + table.nbytes // len(table))
     _write_split(folder, table, row_bytes, lambda rows: rows, space)
@@ -203,7 +204,7 @@ def _write_split(
     table: pa.Table,
     row_bytes: np.ndarray,
     complete: Callable[[pa.Table], pa.Table],
-    space: ClassLabels,
+    space: LabelSpace,
 ) -> None:
     """`train-00000-of-000NN.parquet`: files and row groups of about their constants' bytes."""
     if not len(table):
@@ -222,13 +223,13 @@ def _write_split(
         sync_file(path)
 
 
-def _with_features(schema: pa.Schema, space: ClassLabels) -> pa.Schema:
+def _with_features(schema: pa.Schema, space: LabelSpace) -> pa.Schema:
     """The schema with the note by which `datasets` knows images and class names from numbers."""
     features: dict[str, Any] = {}
     for name in schema.names:
         if name == "image":
             features[name] = {"_type": "Image"}
-        elif name in CLASS_COLUMNS:
+        elif name in CLASS_COLUMNS and isinstance(space, ClassLabels):
             features[name] = {"names": list(space.names), "_type": "ClassLabel"}
     note = canonical_json({"info": {"features": features}})
     return schema.with_metadata({b"huggingface": note})
@@ -246,13 +247,15 @@ def _data_folders(folder: Path) -> dict[str, DataFolder]:
     return found
 
 
-def _curation(table: pa.Table, space: ClassLabels) -> dict[str, dict[str, Any]]:
-    """For each label that was asked for: how many were kept, and dropped for which reason."""
-    asked = table["original_label"].to_numpy()
+def _curation(table: pa.Table, space: LabelSpace) -> dict[str, dict[str, Any]]:
+    """For each class, or part of the range, that was asked for: how many were kept, and dropped
+    for which reason.
+    """
+    asked = space.group_of(table["original_label"].to_numpy())
     reasons = np.asarray(table["reason"].fill_null("").to_pylist())
     counts = {}
-    for label, name in enumerate(space.names):
-        found, numbers = np.unique(reasons[asked == label], return_counts=True)
+    for group, name in enumerate(space.group_names):
+        found, numbers = np.unique(reasons[asked == group], return_counts=True)
         dropped = {str(r): int(n) for r, n in zip(found, numbers, strict=True) if r}
         produced = int(numbers.sum())
         kept = produced - sum(dropped.values())
@@ -260,8 +263,9 @@ def _curation(table: pa.Table, space: ClassLabels) -> dict[str, dict[str, Any]]:
     return counts
 
 
-def _per_label(table: pa.Table, space: ClassLabels) -> tuple[int, ...]:
-    return tuple(np.bincount(table["label"].to_numpy(), minlength=space.count).tolist())
+def _per_group(table: pa.Table, space: LabelSpace) -> tuple[int, ...]:
+    groups = space.group_of(table["label"].to_numpy())
+    return tuple(np.bincount(groups, minlength=len(space.group_names)).tolist())
 
 
 def _entries(folder: Path) -> tuple[FileEntry, ...]:

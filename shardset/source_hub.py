@@ -12,6 +12,7 @@ from shardset.errors import SourceError
 from shardset.images import BadImage
 from shardset.listing import Listing
 from shardset.pictures import Picture
+from shardset.source_labels import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +24,7 @@ class SourceColumns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     image: str = Field(default="image", min_length=1, description="column of the pictures")
-    label: str = Field(default="label", min_length=1, description="column of the classes")
+    label: str = Field(default="label", min_length=1, description="column of the labels")
     train_split: str = Field(default="train", min_length=1, description="split of the budget")
     test_split: str | None = Field(
         default="test",
@@ -32,7 +33,7 @@ class SourceColumns(BaseModel):
     )
 
 
-def list_hub(where: str, columns: SourceColumns) -> Listing:
+def list_hub(where: str, columns: SourceColumns, task: Task) -> Listing:
     """The rows of the train split and, where there is one, of the test split.
 
     A revision of the Hub is resolved to a commit first and the loaded data must be of that commit:
@@ -41,7 +42,11 @@ def list_hub(where: str, columns: SourceColumns) -> Listing:
     """
     splits, revision = _load(where)
     chosen = _choose(where, splits, columns)
-    names, labels = _labels(where, chosen, columns.label)
+    names: tuple[str, ...] | None = None
+    if task == "regression" and not _is_classes(chosen, columns.label):
+        labels = _numbers(where, chosen, columns.label)
+    else:
+        names, labels = _labels(where, chosen, columns.label)
     pictures = [_pictures(where, split, columns.image) for split in chosen.values()]
     starts = np.cumsum([0, *map(len, pictures)])
 
@@ -184,6 +189,22 @@ def _labels(
         values = [index[value] for value in values]
     else:
         raise SourceError(
-            f"hf:{where}: column {column!r} is {feature}, expected ClassLabel, integers or strings"
+            f"hf:{where}: column {column!r} is {feature}, expected ClassLabel, integers or "
+            "strings; set task: regression for numbers"
         )
     return names, np.array(values, np.int64)
+
+
+def _is_classes(chosen: dict[str, Dataset], column: str) -> bool:
+    from datasets import ClassLabel
+
+    return any(isinstance(split.features[column], ClassLabel) for split in chosen.values())
+
+
+def _numbers(where: str, chosen: dict[str, Dataset], column: str) -> np.ndarray:
+    """The labels of all splits, float64 `[n]`; a row without one has NaN."""
+    values = [value for split in chosen.values() for value in split[column]]
+    if not all(value is None or type(value) in (int, float) for value in values):
+        feature = next(iter(chosen.values())).features[column]
+        raise SourceError(f"hf:{where}: column {column!r} is {feature}, expected numbers")
+    return np.array([np.nan if value is None else value for value in values], np.float64)

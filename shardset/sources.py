@@ -1,13 +1,13 @@
 """Real images with labels, read from where people keep them, as pixels of one square size.
 
-digits | idx:FOLDER | imagefolder:FOLDER | hf:ID_OR_PATH[@revision]
+digits | rotated-digits | idx:FOLDER | imagefolder:FOLDER | h5:FILE | hf:ID_OR_PATH[@revision]
 """
 
 import difflib
 import hashlib
 import os
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +17,27 @@ import numpy as np
 from shardset.errors import SourceError
 from shardset.files import canonical_json
 from shardset.images import BadImage, pixel_sha256
-from shardset.labels import ClassLabels
+from shardset.labels import LabelSettings, LabelSpace
 from shardset.listing import Listing
 from shardset.pictures import MIN_SIDE, shorter_side, square_pixels, with_channels
 from shardset.source_digits import list_digits
-from shardset.source_folder import list_folder
+from shardset.source_folder import list_folder, list_numbered_folder
+from shardset.source_h5 import list_h5
 from shardset.source_hub import SourceColumns, list_hub
 from shardset.source_idx import list_idx
+from shardset.source_labels import Task, check_labels, label_space, labels_outside
+from shardset.source_rotated_digits import list_rotated_digits
 
 __all__ = ["RealImages", "RejectedImage", "SourceColumns", "read_source"]
 
-KINDS = {"digits": "", "idx": "FOLDER", "imagefolder": "FOLDER", "hf": "ID_OR_PATH[@revision]"}
+KINDS = {
+    "digits": "",
+    "rotated-digits": "",
+    "idx": "FOLDER",
+    "imagefolder": "FOLDER",
+    "h5": "FILE",
+    "hf": "ID_OR_PATH[@revision]",
+}
 # Without a size, photographs come down to this: what a machine without a GPU can still generate.
 LARGEST_UNASKED = 64
 
@@ -49,8 +59,8 @@ class RealImages:
     pixels: np.ndarray
     """uint8 `[n, c, h, w]`"""
     labels: np.ndarray
-    """int64 `[n]`"""
-    space: ClassLabels
+    """int64 `[n]` classes, or float64 `[n]` in the unit of `space`"""
+    space: LabelSpace
     is_test: np.ndarray | None
     """bool `[n]`: the source's own test split; None where it has none"""
     ids: tuple[str, ...]
@@ -61,6 +71,8 @@ class RealImages:
     spec: str
     revision: str | None
     """the commit of a Hub dataset"""
+    origins: tuple[str, ...] | None = None
+    """what each image was derived from; None: every image stands for itself"""
 
     @cached_property
     def pixel_hashes(self) -> tuple[str, ...]:
@@ -69,11 +81,14 @@ class RealImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of pixels, labels, classes and test marks: not of names, paths or formats."""
+        """The sha256 of pixels, labels, label space, test marks and origins: not of names, paths
+        or formats.
+        """
         digest = hashlib.sha256(canonical_json(self.space.model_dump(mode="json")))
         digest.update("".join(self.pixel_hashes).encode())
-        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update(self.labels.astype(self.labels.dtype.newbyteorder("<")).tobytes())
         digest.update(b"" if self.is_test is None else self.is_test.astype(np.uint8).tobytes())
+        digest.update(b"" if self.origins is None else canonical_json(self.origins))
         return digest.hexdigest()
 
 
@@ -83,46 +98,49 @@ def read_source(
     size: int | None,
     channels: int | None,
     columns: SourceColumns,
+    task: Task = "classification",
+    label: LabelSettings = LabelSettings(),  # noqa: B008 - frozen
     progress: Progress = lambda done, total, facts: None,
 ) -> RealImages:
     """The images that a source specification names.
 
     `size` None takes the median shorter side, at most 64 px; `channels` None takes 3 where any
-    image has colour, else 1. A picture that cannot be used is listed in `rejected`; `SourceError`
-    is raised where nothing can be read, or a class would be left without a training image.
+    image has colour, else 1. What `label` says of continuous labels comes before what the source
+    knows. A picture that cannot be used, or whose number is not within the range, is listed in
+    `rejected`; `SourceError` is raised where nothing can be read, a class would be left without a
+    training image or numbers without two different ones, and where the labels are not the task's.
     """
     if size is not None and size < MIN_SIDE:
         raise SourceError(f"{spec}: size {size} px is too small, expected at least {MIN_SIDE}")
     if channels not in (None, 1, 3):
         raise SourceError(f"{spec}: {channels} channels, expected 1 (grey) or 3 (RGB)")
-    listing = _list(spec, columns)
-    if len(listing.names) < 2:
-        raise SourceError(
-            f"{spec} has {len(listing.names)} class {list(listing.names)}, expected at least 2"
-        )
-    _check_classes(spec, listing, np.ones(len(listing.ids), bool), ())
+    listing = _list(spec, columns, task)
+    space = label_space(spec, listing, task, label)
+    rejected = labels_outside(space, listing.labels, spec)
+    check_labels(spec, space, listing, rejected)
     if size is None:
         size = _natural_size(listing)
-    pixels, rejected, cropped = _read_pictures(listing, size, channels, progress)
+    pixels, unreadable, cropped = _read_pictures(listing, rejected, size, channels, progress)
+    rejected = dict(sorted((rejected | unreadable).items()))
+    check_labels(spec, space, listing, rejected)
     usable = np.ones(len(listing.ids), bool)
     usable[list(rejected)] = False
-    reasons = tuple(RejectedImage(listing.ids[i], reason) for i, reason in rejected.items())
-    _check_classes(spec, listing, usable, reasons)
     reals = RealImages(
         pixels=pixels,
         labels=listing.labels[usable],
-        space=ClassLabels(names=listing.names),
+        space=space,
         is_test=None if listing.is_test is None else listing.is_test[usable],
         ids=tuple(listing.ids[i] for i in np.flatnonzero(usable)),
-        rejected=reasons,
+        rejected=tuple(RejectedImage(listing.ids[i], reason) for i, reason in rejected.items()),
         cropped=cropped,
         spec=spec,
         revision=listing.revision,
+        origins=_chosen(listing.origins, np.flatnonzero(usable)),
     )
     return _in_order(reals)
 
 
-def _list(spec: str, columns: SourceColumns) -> Listing:
+def _list(spec: str, columns: SourceColumns, task: Task) -> Listing:
     kind, _, where = spec.partition(":")
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
@@ -134,12 +152,18 @@ def _list(spec: str, columns: SourceColumns) -> Listing:
     match kind:
         case "digits":
             return list_digits()
+        case "rotated-digits":
+            return list_rotated_digits()
         case "idx":
             return list_idx(Path(where))
+        case "imagefolder" if task == "regression":
+            return list_numbered_folder(Path(where))
         case "imagefolder":
             return list_folder(Path(where))
+        case "h5":
+            return list_h5(Path(where), task)
         case _:
-            return list_hub(where, columns)
+            return list_hub(where, columns, task)
 
 
 def _form(kind: str) -> str:
@@ -160,52 +184,37 @@ def _natural_size(listing: Listing) -> int:
 
 
 def _read_pictures(
-    listing: Listing, size: int, channels: int | None, progress: Progress
+    listing: Listing,
+    left_out: Collection[int],
+    size: int,
+    channels: int | None,
+    progress: Progress,
 ) -> tuple[np.ndarray, dict[int, str], int]:
-    """The pixels of all usable pictures, the reasons of the others by number, how many cropped."""
+    """The pixels of all usable pictures, the reasons of the others by number, how many cropped.
+
+    Those of the numbers `left_out` are not read.
+    """
     samples: list[np.ndarray] = []
     rejected: dict[int, str] = {}
     cropped = 0
     total = len(listing.ids)
     for i in range(total):
-        try:
-            sample, was_oblong = square_pixels(listing.picture(i), size)
-        except BadImage as error:
-            rejected[i] = str(error)
-        else:
-            samples.append(sample)
-            cropped += was_oblong
+        if i not in left_out:
+            try:
+                sample, was_oblong = square_pixels(listing.picture(i), size)
+            except BadImage as error:
+                rejected[i] = str(error)
+            else:
+                samples.append(sample)
+                cropped += was_oblong
         if (i + 1) % 100 == 0 or i + 1 == total:
-            progress(i + 1, total, {"rejected": len(rejected)})
+            progress(i + 1, total, {"rejected": len(left_out) + len(rejected)})
     if channels is None:
         channels = max((len(sample) for sample in samples), default=1)
     pixels = np.empty((len(samples), channels, size, size), np.uint8)
     for slot, sample in zip(pixels, samples, strict=True):
         slot[:] = with_channels(sample, channels)
     return pixels, rejected, cropped
-
-
-def _check_classes(
-    spec: str, listing: Listing, usable: np.ndarray, rejected: tuple[RejectedImage, ...]
-) -> None:
-    """Raises `SourceError` for a class without training images, or an empty test split."""
-    is_test = listing.is_test if listing.is_test is not None else np.zeros(len(usable), bool)
-    reason_of = {image.id: image.reason for image in rejected}
-    for label, name in enumerate(listing.names):
-        listed = np.flatnonzero((listing.labels == label) & ~is_test)
-        if usable[listed].any():
-            continue
-        which = f"{spec}: class {name!r} ({label + 1} of {len(listing.names)})"
-        if not listed.size:
-            kind = "images" if listing.is_test is None else "training images"
-            raise SourceError(f"{which} has no {kind}; add some or remove the class")
-        first = listing.ids[listed[0]]
-        raise SourceError(
-            f"{which}: none of its {listed.size} images can be used "
-            f"(the first, {first}, {reason_of[first]})"
-        )
-    if listing.is_test is not None and not usable[is_test].any():
-        raise SourceError(f"{spec}: the test split has no usable image; fill it or remove it")
 
 
 def _in_order(reals: RealImages) -> RealImages:
@@ -219,4 +228,9 @@ def _in_order(reals: RealImages) -> RealImages:
         labels=reals.labels[order],
         is_test=None if reals.is_test is None else is_test[order],
         ids=tuple(reals.ids[i] for i in order),
+        origins=_chosen(reals.origins, order),
     )
+
+
+def _chosen(origins: Sequence[str] | None, indices: np.ndarray) -> tuple[str, ...] | None:
+    return None if origins is None else tuple(origins[i] for i in indices)

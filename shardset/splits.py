@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shardset.errors import SourceError
+from shardset.labels import ContinuousLabels
 from shardset.sources import RealImages
 
 if TYPE_CHECKING:
@@ -49,12 +51,14 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class RealSplit:
-    """Sorted int64 indices into the real images; no two parts share an image or its double."""
+    """Sorted int64 indices into the real images; no two parts share an image or its double, and
+    neither test nor validation images share an origin with an image of another part.
+    """
 
     train: np.ndarray
     validation: np.ndarray
     outside: np.ndarray
-    """neither test nor within the budget"""
+    """neither test nor within the budget (and of no origin that validates)"""
     test: np.ndarray
     duplicates: int
     """images left out because another image has the same pixels"""
@@ -67,14 +71,17 @@ def split_reals(reals: RealImages, budget: Budget, seed: int) -> RealSplit:
     Images stand in the order of sha256(seed, pixel hash): the first of a class are its test images
     (where the source marks none), then the budget's, of which every so many-th validates: each
     part of a larger budget contains that part of a smaller one. Where pixels occur twice one image
-    stays, and none beside a test image. Raises `SourceError` for a budget above what exists, and
-    for a class too small to be split.
+    stays, and none beside a test image. Continuous labels are one class, in which origins are
+    ranked and whole origins tested and validated. Raises `SourceError` for a budget above what
+    exists, and for a class too small to be split.
     """
     is_test = np.zeros(len(reals.labels), bool) if reals.is_test is None else reals.is_test
     distinct = _distinct(reals, is_test)
+    if isinstance(reals.space, ContinuousLabels):
+        return _split_origins(reals, distinct, is_test, budget, seed)
     pools = [
         _shuffled(reals, distinct[reals.labels[distinct] == label], seed)
-        for label in range(reals.space.count)
+        for label in range(len(reals.space.names))
     ]
     tests = [np.flatnonzero(is_test)]
     if reals.is_test is None:
@@ -97,9 +104,62 @@ def split_reals(reals: RealImages, budget: Budget, seed: int) -> RealSplit:
     )
 
 
+def _split_origins(
+    reals: RealImages, distinct: np.ndarray, is_test: np.ndarray, budget: Budget, seed: int
+) -> RealSplit:
+    """The split of images with continuous labels, by what they were derived from.
+
+    The budget takes an image of every origin before it takes a second of any.
+    """
+    if budget.per_class is not None:
+        raise SourceError(f"{reals.spec}: budget.per_class needs classes; give budget.total")
+    if budget.prior == "balanced":
+        raise SourceError(f"{reals.spec}: budget.prior: balanced needs classes; set it to keep")
+    origins = reals.origins or reals.pixel_hashes
+    ranked = sorted({origins[i] for i in distinct}, key=lambda origin: _rank(seed, origin))
+    if reals.is_test is None:
+        tested = set(ranked[: max(1, round(len(ranked) * budget.test_fraction))])
+        test = np.array([i for i in distinct if origins[i] in tested], np.int64)
+    else:
+        test = np.flatnonzero(is_test)
+        tested = {origins[i] for i in test}
+    ranked = [origin for origin in ranked if origin not in tested]
+    rows: dict[str, list[int]] = {origin: [] for origin in ranked}
+    for i in _shuffled(reals, distinct, seed).tolist():
+        if origins[i] in rows:
+            rows[origins[i]].append(i)
+    rounds = zip_longest(*rows.values())
+    pool = [i for images in rounds for i in images if i is not None]
+    count = len(pool) if budget.total is None else budget.total
+    _check_total(reals, count, len(pool))
+    places = _every_so_many(len(ranked), budget.validation_fraction)
+    validating = {origin for origin, taken in zip(ranked, places, strict=True) if taken}
+    validating &= {origins[i] for i in pool[:count]}
+    validates = np.array([origins[i] in validating for i in pool], bool)
+    chosen = np.arange(len(pool)) < count
+    images = np.array(pool, np.int64)
+    train = _joined([images[chosen & ~validates]])
+    different = len(np.unique(reals.labels[train]))
+    if different < 2:
+        raise SourceError(
+            f"{reals.spec}: the {len(train)} images to train on have {different} different labels, "
+            "expected at least 2; add images or raise the budget"
+        )
+    return RealSplit(
+        train=train,
+        validation=_joined([images[chosen & validates]]),
+        outside=_joined([images[~chosen & ~validates]]),
+        test=_joined([test]),
+        duplicates=int((~is_test).sum()) - len(distinct),
+        seed=seed,
+    )
+
+
 @dataclass(frozen=True)
 class RealData:
-    """Real images with their split; pixels uint8 `[n, c, h, w]`, labels int64 `[n]`."""
+    """Real images with their split; pixels uint8 `[n, c, h, w]`, labels `[n]`: int64 classes, or
+    float64 in their unit.
+    """
 
     reals: RealImages
     split: RealSplit
@@ -164,10 +224,12 @@ def _distinct(reals: RealImages, is_test: np.ndarray) -> np.ndarray:
 
 
 def _shuffled(reals: RealImages, indices: np.ndarray, seed: int) -> np.ndarray:
-    def rank(i: int) -> bytes:
-        return hashlib.sha256(f"{seed}/{reals.pixel_hashes[i]}".encode()).digest()
+    ranked = sorted(indices.tolist(), key=lambda i: _rank(seed, reals.pixel_hashes[i]))
+    return np.array(ranked, np.int64)
 
-    return np.array(sorted(indices.tolist(), key=rank), np.int64)
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def _every_so_many(count: int, fraction: float) -> np.ndarray:
@@ -178,9 +240,10 @@ def _every_so_many(count: int, fraction: float) -> np.ndarray:
 
 def _shares(reals: RealImages, available: list[int], budget: Budget) -> list[int]:
     """How many images of each class the budget takes of those that are available."""
+    names = reals.space.group_names
     classes = [
-        f"{reals.spec}: class {name!r} ({label + 1} of {reals.space.count})"
-        for label, name in enumerate(reals.space.names)
+        f"{reals.spec}: class {name!r} ({label + 1} of {len(names)})"
+        for label, name in enumerate(names)
     ]
     for which, most in zip(classes, available, strict=True):
         if most < 2:
@@ -195,11 +258,7 @@ def _shares(reals: RealImages, available: list[int], budget: Budget) -> list[int
         if budget.prior == "balanced":
             shares = [min(available)] * len(available)
     else:
-        if budget.total > sum(available):
-            raise SourceError(
-                f"{reals.spec}: budget.total {budget.total} is above the {sum(available)} distinct "
-                "images that are no test images; lower it"
-            )
+        _check_total(reals, budget.total, sum(available))
         balanced = budget.prior == "balanced"
         shares = _apportion(budget.total, [1] * len(available) if balanced else available)
     for which, share, most in zip(classes, shares, available, strict=True):
@@ -214,6 +273,14 @@ def _shares(reals: RealImages, available: list[int], budget: Budget) -> list[int
                 "(one to train on, one to validate); raise the budget or set prior: balanced"
             )
     return shares
+
+
+def _check_total(reals: RealImages, total: int, available: int) -> None:
+    if total > available:
+        raise SourceError(
+            f"{reals.spec}: budget.total {total} is above the {available} distinct "
+            "images that are no test images; lower it"
+        )
 
 
 def _apportion(total: int, weights: list[int]) -> list[int]:

@@ -10,9 +10,9 @@ import pyarrow as pa
 from shardset.files import write_json
 from shardset.identity import latents, pool_id, uniforms
 from shardset.images import encode_png, pixel_sha256
-from shardset.labels import ClassLabels
+from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from shardset.manifest import write_pool_manifest
-from shardset.plan import Plan, make_plan, write_plan
+from shardset.plan import PerLabel, Plan, make_plan, write_plan
 from shardset.release import ReleaseFacts, build_release
 from shardset.shards import PoolShardWriter, marker_name
 from shardset.tables import read_numbered, table_name, write_table
@@ -25,8 +25,26 @@ def tiny_space(classes: int = 3) -> ClassLabels:
     return ClassLabels(names=tuple(f"class {label}" for label in range(classes)))
 
 
+def tiny_continuous_space() -> ContinuousLabels:
+    """Angles from −60 to 60 degrees, in 4 parts."""
+    return ContinuousLabels(unit="degrees", low=-60, high=60, groups=4)
+
+
 def tiny_plan(per_label: int = 8, classes: int = 3, *, seed: int = 0, shard_size: int = 10) -> Plan:
     """A plan of `per_label` samples for each class."""
+    return _tiny_plan(dict.fromkeys(range(classes), per_label), seed, shard_size)
+
+
+def tiny_continuous_plan(
+    per_label: int = 2, labels: int = 12, *, seed: int = 0, shard_size: int = 10
+) -> Plan:
+    """A plan of `per_label` samples for each of equally spaced labels of the continuous space."""
+    space = tiny_continuous_space()
+    values = np.linspace(space.low, space.high, labels).tolist()
+    return _tiny_plan(dict.fromkeys(values, per_label), seed, shard_size)
+
+
+def _tiny_plan(per_label: PerLabel, seed: int, shard_size: int) -> Plan:
     return make_plan(
         seed=seed,
         pool_id=pool_id(FINGERPRINT, seed, 1),
@@ -34,17 +52,19 @@ def tiny_plan(per_label: int = 8, classes: int = 3, *, seed: int = 0, shard_size
         batch=4,
         threads=1,
         precision="float32",
-        per_label=dict.fromkeys(range(classes), per_label),
+        per_label=per_label,
     )
 
 
-def tiny_pixels(plan: Plan, key: int, label: int, size: int = 8, channels: int = 1) -> np.ndarray:
+def tiny_pixels(plan: Plan, key: int, label: float, size: int = 8, channels: int = 1) -> np.ndarray:
     """The pixels uint8 `[channels, size, size]` of a key: a row as bright as noise allows, whose
-    height tells the class.
+    height tells the class, or the part of the range.
     """
+    if isinstance(label, float):
+        label = int(tiny_continuous_space().scaled(np.array(label)) * (size - 1))
     noise = latents(plan.seed, key, 1, channels * size * size).reshape(channels, size, size)
     noise = noise * 20 + 60
-    noise[:, label % size] += 120
+    noise[:, int(label) % size] += 120
     return np.clip(np.rint(noise), 0, 255).astype(np.uint8)
 
 
@@ -73,19 +93,14 @@ def write_tiny_scores(folder: Path, plan: Plan) -> None:
     for spec in plan.shards:
         labels = plan.labels(spec)
         normals = latents(plan.seed + 1, spec.first_key, spec.count, classes).astype(np.float64)
-        logits = normals + 4 * np.eye(classes)[labels]
         wrong = uniforms(plan.seed, spec.first_key, spec.count, "tiny mistakes") < 0.1
-        logits[wrong] = np.roll(logits[wrong], 1, axis=1)
-        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        of_teacher = _tiny_classes if labels.dtype == np.int64 else _tiny_numbers
         table = pa.table(
             {
                 "key": np.arange(spec.first_key, spec.first_key + spec.count),
                 "label": labels,
                 "density_ratio": np.exp(0.5 * normals[:, 0] - 0.125).astype(np.float32),
-                "teacher_label": logits.argmax(axis=1),
-                "teacher_error": -log_p[np.arange(len(labels)), labels].astype(np.float32),
-                "teacher_entropy": -(np.exp(log_p) * log_p).sum(axis=1).astype(np.float32),
-                "teacher_logits": pa.array(list(logits.astype(np.float16)), pa.list_(pa.float16())),
+                **of_teacher(labels, normals, wrong),
                 "status": ["ok"] * len(labels),
             }
         )
@@ -93,10 +108,35 @@ def write_tiny_scores(folder: Path, plan: Plan) -> None:
         write_json(folder / marker_name(spec.index), {"fingerprint": FINGERPRINT})
 
 
+def _tiny_classes(labels: np.ndarray, normals: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+    logits = normals + 4 * np.eye(normals.shape[1])[labels]
+    logits[wrong] = np.roll(logits[wrong], 1, axis=1)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return {
+        "teacher_label": logits.argmax(axis=1),
+        "teacher_error": -log_p[np.arange(len(labels)), labels].astype(np.float32),
+        "teacher_entropy": -(np.exp(log_p) * log_p).sum(axis=1).astype(np.float32),
+        "teacher_logits": pa.array(list(logits.astype(np.float16)), pa.list_(pa.float16())),
+    }
+
+
+def _tiny_numbers(labels: np.ndarray, normals: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+    space = tiny_continuous_space()
+    values = np.where(wrong, -labels, labels) + normals[:, 1]
+    values = np.clip(values, space.low, space.high)
+    errors = np.abs(values - labels).astype(np.float32)
+    return {"teacher_value": values, "teacher_error": errors}
+
+
 def write_tiny_selection(path: Path, scores: Path) -> None:
-    """A selection that keeps the samples which the teacher agrees with, with their labels."""
-    table = read_numbered(scores, ["key", "label", "teacher_label"])
-    kept = table["label"].to_numpy() == table["teacher_label"].to_numpy()
+    """A selection that keeps the samples which the teacher agrees with, with their labels; for
+    numbers, to 10 degrees.
+    """
+    table = read_numbered(scores)
+    if "teacher_label" in table.column_names:
+        kept = table["label"].to_numpy() == table["teacher_label"].to_numpy()
+    else:
+        kept = table["teacher_error"].to_numpy() < 10
     columns = {
         "key": table["key"],
         "kept": kept,
@@ -107,11 +147,11 @@ def write_tiny_selection(path: Path, scores: Path) -> None:
     write_table(path, pa.table(columns), {"policy": {"filter": "agreement"}})
 
 
-def tiny_facts(classes: int = 3) -> dict[str, Any]:
+def tiny_facts(classes: int = 3, *, space: LabelSpace | None = None) -> dict[str, Any]:
     """Lineage facts of the kinds that a release has."""
     return {
         "name": "tiny",
-        "space": tiny_space(classes).model_dump(mode="json"),
+        "space": (space or tiny_space(classes)).model_dump(mode="json"),
         "license": "cc0-1.0",
         "seeds": {"run": 0},
         "normalisation": {"range": [-1, 1]},
@@ -133,6 +173,8 @@ def write_tiny_release(
     """A release in `out/version`, with its pool, scores and selection in `out/run`."""
     run = out / "run"
     plan = write_tiny_pool(run / "pool", plan)
+    continuous = isinstance(next(iter(plan.planned)), float)
+    space = tiny_continuous_space() if continuous else tiny_space(len(plan.planned))
     write_tiny_scores(run / "scores", plan)
     write_tiny_selection(run / "selections" / "cgan-kd.parquet", run / "scores")
     return build_release(
@@ -141,6 +183,6 @@ def write_tiny_release(
         run / "pool",
         run / "scores",
         run / "selections" / "cgan-kd.parquet",
-        facts or tiny_facts(len(plan.planned)),
+        facts or tiny_facts(space=space),
         include_rejected,
     )

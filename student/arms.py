@@ -48,6 +48,13 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
 )
 
 
+def arms_of(task: Literal["classification", "regression"]) -> tuple[str, ...]:
+    """The names of a task's arms, in order: continuous labels have no logits to distil."""
+    return tuple(
+        name for name, arm in ARMS.items() if task == "classification" or not arm.distillation
+    )
+
+
 def steps_of(arm: Arm, steps: int) -> int:
     """The optimiser steps of an arm's training, where the no-kd arm takes `steps`."""
     return steps * arm.compute
@@ -67,15 +74,19 @@ def images_seen(name: str, init: Init, steps: int, batch: int) -> int:
 
 
 def choose(figures: Mapping[Setting, Sequence[Mapping[str, float] | None]]) -> Setting:
-    """The setting with the highest mean `accuracy` on validation, `cross_entropy` breaking ties.
+    """The setting with the best mean figures on validation.
 
-    One entry per seed; None is a training that diverged, which rules its setting out.
-    `TrainingDiverged` where that rules out every setting.
+    The highest `accuracy`, then the lowest `cross_entropy`; or, for continuous labels, the lowest
+    `mae`, then the lowest `rmse`. One entry per seed; None is a training that diverged, which rules
+    its setting out. `TrainingDiverged` where that rules out every setting.
     """
 
     def merit(setting: Setting) -> tuple[float, float]:
         rows = [row for row in figures[setting] if row is not None]
-        return fmean(row["accuracy"] for row in rows), -fmean(row["cross_entropy"] for row in rows)
+        mean = {name: fmean(row[name] for row in rows) for name in rows[0]}
+        if "mae" in mean:
+            return -mean["mae"], -mean["rmse"]
+        return mean["accuracy"], -mean["cross_entropy"]
 
     whole = [setting for setting, rows in figures.items() if None not in rows]
     if not whole:

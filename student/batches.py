@@ -10,6 +10,7 @@ import torch
 
 from shardset.errors import BadInput
 from shardset.files import derive_seed
+from shardset.labels import LabelSpace
 from student.augment import Augmentation, augmented
 from student.network import as_images
 
@@ -22,7 +23,7 @@ Teacher = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pixels uint8 `[n, c, h, w]`, int64 labels `[n]`, and the teacher's stored logits `[n, C]`."""
+    """Pixels uint8 `[n, c, h, w]`, raw labels `[n]`, and the teacher's stored logits `[n, C]`."""
 
     real_pixels: np.ndarray
     real_labels: np.ndarray
@@ -34,13 +35,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images float `[b, c, h, w]` in [−1, 1], labels `[b]`, the teacher's logits `[b, C]`.
+    """Images float `[b, c, h, w]` in [−1, 1], targets `[b]`, the teacher's logits `[b, C]`.
 
-    Without distillation the teacher's logits are `[b, 0]`.
+    Targets are int64 classes or float32 labels scaled to [0, 1]. Without distillation the
+    teacher's logits are `[b, 0]`.
     """
 
     images: torch.Tensor
-    labels: torch.Tensor
+    targets: torch.Tensor
     teacher_logits: torch.Tensor
 
 
@@ -56,7 +58,7 @@ class Batches:
         self,
         data: TrainingData,
         *,
-        outputs: int,
+        space: LabelSpace,
         batch: int,
         generated_fraction: float | None,
         augment: Augmentation,
@@ -65,6 +67,11 @@ class Batches:
         seed: int,
         device: torch.device,
     ) -> None:
+        if distil and space.task == "regression":
+            raise BadInput(
+                "distillation needs a teacher's logits, which continuous labels do not have; leave "
+                "distillation out, or train on labels the teacher replaced"
+            )
         asks = distil and teacher is not None and (augment != "none" or not _stores_logits(data))
         if distil and not asks and augment != "none":
             raise BadInput(
@@ -74,9 +81,7 @@ class Batches:
         stored = distil and not asks
         generated = _generated_per_batch(data, batch, generated_fraction)
         self._sets = [
-            _Set(
-                name, *columns, outputs=outputs, stored=stored, batch=part, seed=seed, device=device
-            )
+            _Set(name, *columns, space=space, stored=stored, batch=part, seed=seed, device=device)
             for name, part, columns in (
                 ("real", batch - generated, (data.real_pixels, data.real_labels, data.real_logits)),
                 (
@@ -108,8 +113,8 @@ class Batches:
         pixels, *given = joined
         pixels = augmented(pixels, self._augment, derive_seed(self._seed, "augment", start))
         columns = (column.split(self._batch) for column in (as_images(pixels), *given))
-        for images, labels, stored in zip(*columns, strict=True):
-            yield Batch(images, labels, self._teacher(images) if self._teacher else stored)
+        for images, targets, stored in zip(*columns, strict=True):
+            yield Batch(images, targets, self._teacher(images) if self._teacher else stored)
 
 
 class _Set:
@@ -122,7 +127,7 @@ class _Set:
         labels: np.ndarray | None,
         logits: np.ndarray | None,
         *,
-        outputs: int,
+        space: LabelSpace,
         stored: bool,
         batch: int,
         seed: int,
@@ -136,20 +141,20 @@ class _Set:
             raise BadInput(
                 f"{name} pixels must be uint8 [n, c, h, w], got {pixels.dtype} {list(pixels.shape)}"
             )
-        if labels.shape != pixels.shape[:1] or labels.min() < 0 or labels.max() >= outputs:
+        space.check(labels, f"{name} labels")
+        if labels.shape != pixels.shape[:1]:
             raise BadInput(
-                f"{name} labels {list(labels.shape)} must be one of {outputs} classes for each of "
-                f"{len(pixels)} images"
+                f"{name} labels {list(labels.shape)} must be one for each of {len(pixels)} images"
             )
-        if stored and (logits is None or logits.shape != (len(pixels), outputs)):
+        if stored and (logits is None or logits.shape != (len(pixels), space.outputs)):
             found = "none" if logits is None else list(logits.shape)
             raise BadInput(
-                f"distillation needs stored teacher logits [{len(pixels)}, {outputs}] of the "
+                f"distillation needs stored teacher logits [{len(pixels)}, {space.outputs}] of the "
                 f"{name} images, got {found}"
             )
         if logits is None or not stored:
             logits = np.empty((len(pixels), 0), np.float32)
-        columns = (pixels, labels.astype(np.int64, copy=False), logits)
+        columns = (pixels, space.targets(labels), logits)
         # On a GPU the set lies in its memory: uint8 is small, and no batch crosses the bus.
         self._columns = [_tensor(column).to(device) for column in columns]
         self._batch = batch
@@ -162,7 +167,7 @@ class _Set:
         return tuple(self._columns[0].shape[1:])
 
     def rows(self, start: int, steps: int) -> list[torch.Tensor]:
-        """Pixels `[steps, batch, c, h, w]`, labels `[steps, batch]` and logits of these steps."""
+        """Pixels `[steps, batch, c, h, w]`, targets `[steps, batch]` and logits of these steps."""
         indices = self._indices(start * self._batch, (start + steps) * self._batch)
         indices = indices.to(self._columns[0].device)
         return [column[indices].unflatten(0, (steps, self._batch)) for column in self._columns]

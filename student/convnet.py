@@ -54,6 +54,20 @@ def convnet_1k(*, outputs: int, channels: int, size: int) -> ConvNet:
     return ConvNet(nn.Sequential(stem, nn.ReLU(inplace=True)), width=6, grid=GRID, outputs=outputs)
 
 
+def convnet_11k(*, outputs: int, channels: int, size: int) -> ConvNet:
+    """Three convolutions without batch normalisation: 11,097 parameters for one number of grey
+    16×16 images.
+
+    For numbers normalisation gains nothing, and without it a step is faster.
+    """
+    layers = nn.Sequential(
+        *(nn.Conv2d(channels, 16, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(24, 32, 3, stride=2, padding=1), nn.ReLU(inplace=True)),
+    )
+    return ConvNet(layers, width=32, grid=_grid(size), outputs=outputs)
+
+
 def convnet_80k(*, outputs: int, channels: int, size: int) -> ConvNet:
     """Four convolutions: 77,482 parameters for ten classes of grey 28×28 images."""
     layers = nn.Sequential(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from shardset.errors import BadInput
+from shardset.labels import LabelSpace
 from student.network import as_images
 from student.precision import Precision, precise
 
@@ -35,6 +36,34 @@ def outputs_of(
             chunk = torch.tensor(pixels[start : start + batch], device=device)
             parts.append(module(as_images(chunk)).float())
     return torch.cat(parts).cpu().numpy()
+
+
+def predictions(outputs: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """What `outputs` `[n, space.outputs]` say the labels `[n]` are.
+
+    int64 classes, or float64 values in the label's unit, within its range.
+    """
+    if outputs.ndim != 2 or outputs.shape[1] != space.outputs:
+        raise BadInput(
+            f"outputs [n, {space.outputs}] are needed for these labels, got {list(outputs.shape)}"
+        )
+    return space.unscaled(outputs[:, 0]) if space.task == "regression" else outputs.argmax(1)
+
+
+def measures(outputs: np.ndarray, labels: np.ndarray, space: LabelSpace) -> dict[str, float]:
+    """How good `outputs` `[n, space.outputs]` are for raw labels `[n]`.
+
+    `accuracy` in percent and `cross_entropy` in nats for classes; `mae` and `rmse`, the mean
+    absolute and the root mean squared error in the label's unit, for continuous labels.
+    """
+    _check(outputs, labels)
+    if space.task == "classification":
+        return {
+            "accuracy": accuracy(outputs, labels),
+            "cross_entropy": mean_cross_entropy(outputs, labels),
+        }
+    error = predictions(outputs, space) - labels
+    return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(np.mean(error**2)))}
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -1,10 +1,15 @@
 """Losses of single samples, unreduced; the training loop takes their mean."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
 from shardset.errors import BadInput
+
+RegressionLoss = Literal["mse", "l1", "huber"]
+HUBER = 0.1  # of the label range: up to here an error counts squared, beyond it by its size
 
 
 class Hinton(BaseModel):
@@ -33,6 +38,27 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             f"{list(labels.shape)}"
         )
     return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def regression_loss(
+    values: torch.Tensor, targets: torch.Tensor, kind: RegressionLoss
+) -> torch.Tensor:
+    """The error of scaled labels per sample, `[n]` ≥ 0, from values `[n, 1]` and targets `[n]`.
+
+    With e = value − target: `mse` is e², `l1` |e|, and `huber` e²/2 up to a tenth of the label
+    range and a straight line beyond (Huber, 1964). `BadInput` for other shapes.
+    """
+    if values.ndim != 2 or values.shape[1] != 1 or targets.shape != values.shape[:1]:
+        raise BadInput(
+            f"a regression loss takes values [n, 1] and targets [n], got {list(values.shape)} and "
+            f"{list(targets.shape)}"
+        )
+    own = values.float()[:, 0]
+    if kind == "mse":
+        return F.mse_loss(own, targets, reduction="none")
+    if kind == "l1":
+        return F.l1_loss(own, targets, reduction="none")
+    return F.huber_loss(own, targets, reduction="none", delta=HUBER)
 
 
 def hinton(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What every classifier here is: one linear layer over features, and how it is initialised."""
+"""What every network here is: one linear layer over features, and how it is initialised."""
 
 from abc import ABC, abstractmethod
 

@@ -9,7 +9,7 @@ import torch
 
 from shardset.errors import BadInput, CheckpointError
 from shardset.weights import load_weights, save_weights
-from student.convnet import convnet_1k, convnet_80k, convnet_700k
+from student.convnet import convnet_1k, convnet_11k, convnet_80k, convnet_700k
 from student.densenet import DenseNet121
 from student.network import Network
 from student.resnet import ResNet
@@ -17,10 +17,10 @@ from student.vgg import VGG
 from student.wide_resnet import WideResNet
 
 NetworkName = Literal[
-    "convnet-1k", "convnet-80k", "convnet-700k",
+    "convnet-1k", "convnet-11k", "convnet-80k", "convnet-700k",
     "resnet8", "resnet20", "resnet32", "resnet56", "resnet110", "resnet8x4", "resnet32x4",
     "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2",
-    "vgg8", "vgg13", "densenet121",
+    "vgg8", "vgg11", "vgg13", "vgg16", "vgg19", "densenet121",
 ]  # fmt: skip
 SMALLEST = 8  # px
 
@@ -28,6 +28,7 @@ _NARROW = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
 _FOR_CPUS: dict[str, Callable[..., Network]] = {
     "convnet-1k": convnet_1k,
+    "convnet-11k": convnet_11k,
     "convnet-80k": convnet_80k,
     "convnet-700k": convnet_700k,
 }
@@ -43,8 +44,11 @@ _PUBLISHED: dict[str, Callable[..., Network]] = {
     "wrn_16_2": partial(WideResNet, depth=16, widen=2),
     "wrn_40_1": partial(WideResNet, depth=40, widen=1),
     "wrn_40_2": partial(WideResNet, depth=40, widen=2),
-    "vgg8": partial(VGG, convolutions=1),
-    "vgg13": partial(VGG, convolutions=2),
+    "vgg8": partial(VGG, convolutions=(1, 1, 1, 1, 1)),
+    "vgg11": partial(VGG, convolutions=(1, 1, 2, 2, 2)),
+    "vgg13": partial(VGG, convolutions=(2, 2, 2, 2, 2)),
+    "vgg16": partial(VGG, convolutions=(2, 2, 3, 3, 3)),
+    "vgg19": partial(VGG, convolutions=(2, 2, 4, 4, 4)),
     "densenet121": DenseNet121,
 }
 

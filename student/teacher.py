@@ -1,4 +1,4 @@
-"""A teacher from wherever it comes: a callable from images in [−1, 1] to logits."""
+"""A teacher from wherever it comes: a callable from images in [−1, 1] to logits or values."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ EXPORTED = ".pt2"
 
 
 class Teacher:
-    """Calls a network without gradients: images `[n, c, h, w]` in [−1, 1] to float32 logits.
+    """Calls a network without gradients: images `[n, c, h, w]` in [−1, 1] to float32 outputs.
 
     `mean` and `std` are those of the teacher's own training, per channel, for pixels in [0, 1].
     """
@@ -45,7 +45,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits `[n, C]` on the images' device."""
+        """The outputs `[n, outputs]` on the images' device."""
         own = images.to(self._device)
         if self._scale is not None:
             own = own * self._scale + self._shift
@@ -69,8 +69,9 @@ def load_teacher(
 
     `spec` is a folder written by `save_network`; a checkpoint file of `network` with RepDistiller's
     parameter names; a `torch.export` file `*.pt2`; or `module:function`, a function without
-    arguments that returns a callable from images to logits. `CheckpointError` for weights that do
-    not fit, `BadInput` for anything else that cannot be used.
+    arguments that returns a callable from images to outputs: a logit for each of `outputs` classes,
+    or for continuous labels one value, the label scaled to [0, 1]. `CheckpointError` for weights
+    that do not fit, `BadInput` for anything else that cannot be used.
     """
     if (mean is None) != (std is None):
         raise BadInput(f"teacher {spec}: give both mean and std of its training, or neither")
@@ -132,7 +133,7 @@ def _imported(spec: str) -> Callable[[torch.Tensor], torch.Tensor]:
     if not callable(network):
         raise BadInput(
             f"teacher {spec}: the function returned a {type(network).__name__}, expected a "
-            "callable from images to logits"
+            "callable from images to logits or values"
         )
     return network.eval() if isinstance(network, nn.Module) else network
 
@@ -140,14 +141,19 @@ def _imported(spec: str) -> Callable[[torch.Tensor], torch.Tensor]:
 def _try(spec: str, teacher: Teacher, outputs: int, images: torch.Tensor) -> None:
     shape = list(images.shape)
     try:
-        logits = teacher(images)
+        found = teacher(images)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise BadInput(
             f"teacher {spec} fails on images {shape}: {str(error).splitlines()[0]}; check its "
             "channels and size"
         ) from error
-    if tuple(logits.shape) != (len(images), outputs):
+    if tuple(found.shape) != (len(images), outputs):
+        needed = (
+            "one value for each image, the scaled label"
+            if outputs == 1
+            else f"a logit for each of the same {outputs} classes"
+        )
         raise BadInput(
-            f"teacher {spec} returns {list(logits.shape)} for images {shape}, expected "
-            f"{[len(images), outputs]}: it must know the same {outputs} classes"
+            f"teacher {spec} returns {list(found.shape)} for images {shape}, expected "
+            f"{[len(images), outputs]}: {needed}"
         )

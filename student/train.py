@@ -10,9 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed
+from shardset.labels import LabelSpace
 from student.augment import Augmentation
-from student.batches import Batches, Teacher, TrainingData
-from student.losses import Distillation, cross_entropy, distilled
+from student.batches import Batch, Batches, Teacher, TrainingData
+from student.losses import (
+    Distillation,
+    RegressionLoss,
+    cross_entropy,
+    distilled,
+    regression_loss,
+)
 from student.network import Network
 from student.networks import NetworkName, build_network, fill_network
 from student.precision import Precision, placed, precise
@@ -48,13 +55,16 @@ class StudentTraining(BaseModel):
         0.5, ge=0, lt=1, description="of every batch; null mixes in proportion to the two sets"
     )
     distillation: Distillation | None = None
+    regression_loss: RegressionLoss = Field(
+        "mse", description="of continuous labels, scaled to 0 … 1"
+    )
 
 
 def train_network(
     data: TrainingData,
     config: StudentTraining,
     *,
-    outputs: int,
+    space: LabelSpace,
     init: Mapping[str, torch.Tensor] | None = None,
     seed: int,
     device: torch.device,
@@ -65,24 +75,27 @@ def train_network(
 ) -> tuple[Network, list[dict[str, float]]]:
     """The trained network, averaged and in evaluation mode, and the history of its training.
 
-    `init` is the state to start from (fine-tuning), else `seed` decides the weights. Distillation
-    takes the stored logits, and asks `teacher` where images are augmented or none are stored.
-    `eval` takes the averaged network and returns metrics. A history row has `step`, `loss` (mean
-    since the row before), `learning_rate`, `images_seen` and, ten times, the metrics.
-    `TrainingDiverged` where the loss stops being a number.
+    Labels are raw and `space` says what they are: classes are learnt by cross-entropy, continuous
+    labels scaled to [0, 1] by `regression_loss`. `init` is the state to start from (fine-tuning),
+    else `seed` decides the weights. Distillation takes the stored logits, and asks `teacher` where
+    images are augmented or none are stored. `eval` takes the averaged network and returns metrics.
+    A history row has `step`, `loss` (mean since the row before), `learning_rate`, `images_seen`
+    and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number.
     """
     channels, size = data.real_pixels.shape[1:3]
     with torch.random.fork_rng(devices=[]):  # weights are made on the CPU
         torch.manual_seed(derive_seed(seed, "weights"))
-        network = build_network(config.network, outputs=outputs, channels=channels, size=size)
+        network = build_network(config.network, outputs=space.outputs, channels=channels, size=size)
     if init is not None:
         fill_network(network, init, where="the weights to start from")
+    elif space.task == "regression":
+        _start_in_the_middle(network)
     network = placed(network, device).train()
     average = copy.deepcopy(network).eval()
     optimiser = _optimiser(network, config)
     batches = Batches(
         data,
-        outputs=outputs,
+        space=space,
         batch=config.batch,
         generated_fraction=config.generated_fraction,
         augment=config.augment,
@@ -100,11 +113,8 @@ def train_network(
         for group in optimiser.param_groups:
             group["lr"] = rate
         with precise(device, precision):
-            logits = network(batch.images)
-        if config.distillation is None:
-            loss = cross_entropy(logits, batch.labels).mean()
-        else:
-            loss = distilled(config.distillation, logits, batch.labels, batch.teacher_logits).mean()
+            outputs = network(batch.images)
+        loss = _loss(config, space, outputs, batch).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -126,12 +136,33 @@ def train_network(
     return average, history
 
 
+def _start_in_the_middle(network: Network) -> None:
+    """Sets the last layer so that the network first answers ½, the middle of the range.
+
+    From random answers, squared errors are so large at first that sound learning rates diverge.
+    """
+    last = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, 0.5)
+
+
 def learning_rate(config: StudentTraining, step: int) -> float:
     """The learning rate of step 0 … steps − 1."""
     done = step / config.steps
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1 + math.cos(math.pi * done))
     return config.lr * 0.1 ** sum(done >= fraction for fraction in config.decay_at)
+
+
+def _loss(
+    config: StudentTraining, space: LabelSpace, outputs: torch.Tensor, batch: Batch
+) -> torch.Tensor:
+    """The loss `[b]` of each sample that the settings and the labels ask for."""
+    if space.task == "regression":
+        return regression_loss(outputs, batch.targets, config.regression_loss)
+    if config.distillation is None:
+        return cross_entropy(outputs, batch.targets)
+    return distilled(config.distillation, outputs, batch.targets, batch.teacher_logits)
 
 
 def _optimiser(network: Network, config: StudentTraining) -> torch.optim.Optimizer:

@@ -11,13 +11,13 @@ LARGE = 64  # from this size on, a fourth pooling keeps the last block as cheap 
 
 
 class VGG(Network):
-    """Five blocks of `convolutions` each, halved in size between; vgg8 has one, vgg13 two."""
+    """Five blocks with as many convolutions as `convolutions` says, halved in size between."""
 
-    def __init__(self, *, convolutions: int, outputs: int, channels: int) -> None:
+    def __init__(self, *, convolutions: tuple[int, ...], outputs: int, channels: int) -> None:
         super().__init__()
         inputs = (channels, *WIDTHS)
-        for index, width in enumerate(WIDTHS):
-            self.add_module(f"block{index}", _block(inputs[index], width, convolutions))
+        for index, (width, count) in enumerate(zip(WIDTHS, convolutions, strict=True)):
+            self.add_module(f"block{index}", _block(inputs[index], width, count))
         self.classifier = nn.Linear(WIDTHS[-1], outputs)
         initialise_convolutions(self)
         nn.init.normal_(self.classifier.weight, std=0.01)

@@ -3,8 +3,6 @@
 import json
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +12,9 @@ from app import commands
 from app.console import Console
 from generator.biggan import build_generator
 from generator.config import GeneratorConfig
+from shardset.labels import ClassLabels
 from shardset.tables import read_numbered, read_table
-from tests.app.tiny import OVERRIDES, content, run_command, run_tiny
+from tests.app.tiny import OVERRIDES, content, run_command, run_tiny, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_bytes(finished, tmp_path, ma
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _wait_for(killed / marker, process)
+    wait_for(killed / marker, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     result = run_tiny(killed, "--backend", "serial")
@@ -172,7 +171,8 @@ def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_pa
 def test_a_published_generator_takes_the_place_of_training(tmp_path):
     """A `G_ema.pth` as ajbrock/BigGAN-PyTorch saves it produces a pool without a training step."""
     config = GeneratorConfig(network="biggan-cifar", width=8, latent_dim=8)
-    shape = {**config.model_dump(), "image_size": 8, "channels": 1, "classes": 10}
+    space = ClassLabels(names=tuple("0123456789")).model_dump(mode="json")
+    shape = {**config.model_dump(), "image_size": 8, "channels": 1, "space": space}
     torch.save(build_generator(shape).state_dict(), tmp_path / "G_ema.pth")
     out, console = tmp_path / "run", Console()
     overrides = [
@@ -187,11 +187,3 @@ def test_a_published_generator_takes_the_place_of_training(tmp_path):
 
     assert facts["steps"] == 0
     assert pool["samples"] == 300
-
-
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

@@ -16,20 +16,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from app.report import (
+from app.report import report_json, summary, write_report
+from app.report_drawing import COLOURS, SERIES
+from app.report_facts import (
+    Along,
     ArmResult,
     Curve,
     ImageGrid,
+    LabelFacts,
     PairedDifference,
     ReportFacts,
     TeacherFacts,
+    metric_of,
     paired_difference,
-    report_json,
-    summary,
-    write_report,
 )
-from app.report_figures import COLOURS, POINTS, SERIES, draw_curves, draw_figures, draw_grid, ticks
-from app.report_page import class_bars, dot_plot, flattened
+from app.report_figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
+from app.report_page import dot_plot, flattened, group_bars, unbroken
+from shardset.labels import ClassLabels, ContinuousLabels
 
 
 def facts_of_a_run() -> ReportFacts:
@@ -38,13 +41,12 @@ def facts_of_a_run() -> ReportFacts:
     steps = np.arange(400)
     return ReportFacts(
         title="digits",
-        task="classification",
+        space=ClassLabels(names=("cat", "dog")),
         arms={
             "no-kd": ArmResult((80.0, 82.0, 84.0), 500, 32_000, 0.05, 83.1),
             "cgan-kd": ArmResult((83.0, 85.0, 88.0), 500, 32_000, 0.1, note="no ratio"),
         },
         teacher=TeacherFacts("convnet-80k", "all", 96.0),
-        class_names=("cat", "dog"),
         kept=(30, 10),
         dropped={"ratio": (10, 0), "teacher": (0, 10), "outlier": (0, 0)},
         density_ratio=np.append(np.exp(random.normal(size=57)), [0.0, 0.0, np.nan]),
@@ -63,6 +65,41 @@ def facts_of_a_run() -> ReportFacts:
         run={"version": "0.1.0", "libraries": {"torch": "2.13.0"}, "seeds": [0, 1, 2]},
         recipe="seed: 0\n",
         warnings=("more seeds would help",),
+    )
+
+
+DEGREES = ContinuousLabels(unit="degrees", low=-60.0, high=60.0, groups=4)
+
+
+def facts_of_a_continuous_run() -> ReportFacts:
+    """A small run with a continuous label and every part of its report, made up."""
+    random = np.random.default_rng(0)
+    pool = np.linspace(-60, 60, 60)
+    middles = np.array([-45.0, -15.0, 15.0, 45.0])
+    return replace(
+        facts_of_a_run(),
+        title="rotated-digits",
+        space=DEGREES,
+        arms={
+            "no-kd": ArmResult((6.0, 6.2, 6.4), 500, 32_000, 0.05, 6.1),
+            "cgan-kd": ArmResult((3.6, 3.7, 4.1), 500, 32_000, 0.1),
+        },
+        teacher=TeacherFacts("vgg19", "all", 1.52),
+        kept=(10, 10, 10, 10),
+        dropped={"ratio": (5, 0, 0, 5), "teacher": (0, 5, 5, 0)},
+        ratio_diagnostics=({"label": 0, "mean_generated": 1.02},),
+        ratio_problems=("−60 … −30: mean ratio is 0.31",),
+        labels=LabelFacts(
+            real=random.uniform(-60, 60, 30),
+            pool=pool,
+            kept=pool[:40] + 0.5,
+            mae={"no-kd": np.array([7.0, 5.0, np.nan, 8.0]), "cgan-kd": np.full(4, 3.8)},
+            fidelity=Along(middles, middles**2, middles**2 / 2, (12.3, 6.15), "features of a net"),
+            score=Along(middles, np.full(4, 5.0), np.full(4, np.nan), (5.0, 2.5), "its windows"),
+        ),
+        grids=(
+            ImageGrid("low to high", np.zeros((4, 1, 16, 16), np.uint8), "kept", 4, ("−60",) * 4),
+        ),
     )
 
 
@@ -108,6 +145,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def continuous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report folder of a run with a continuous label."""
+    return write_report(tmp_path_factory.mktemp("degrees"), facts_of_a_continuous_run()).parent
+
+
+@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report folder."""
     folder = tmp_path_factory.mktemp("report")
@@ -142,6 +185,32 @@ def test_json_has_the_documented_fields(written: Path) -> None:
     assert report["peak_memory_bytes"] == 3 * 2**29
     assert report["run"]["libraries"] == {"torch": "2.13.0"}
     assert report["difference"]["verdict"] == "gain"
+    assert "labels" not in report
+
+
+def test_json_of_a_continuous_label_is_in_its_unit(continuous: Path) -> None:
+    """The metric is MAE, less of it is a gain, and counts go by the parts of the range."""
+    report = json.loads((continuous / "report.json").read_text())
+
+    assert (report["task"], report["metric"], report["unit"]) == ("regression", "mae", "degrees")
+    # Differences by seed: −2.4, −2.5 and −2.3.
+    assert report["difference"]["mean"] == pytest.approx(-2.4)
+    assert report["difference"]["verdict"] == "gain"
+    assert [part["name"] for part in report["parts"]] == [
+        "−60 … −30",
+        "−30 … 0",
+        "0 … 30",
+        "30 … 60",
+    ]
+    assert report["parts"][0]["acceptance"] == pytest.approx(10 / 15)
+    labels = report["labels"]
+    assert labels["pool"] == [15, 15, 15, 15]
+    assert sum(labels["real"]) == 30
+    # The last kept sample was made for −60 + 39 · 120/59 = 19.3 degrees.
+    assert labels["kept"] == [15, 15, 10, 0]
+    assert labels["mae"]["no-kd"] == [7.0, 5.0, None, 8.0]
+    assert labels["fidelity"]["overall"] == [12.3, 6.15]
+    assert labels["label_score"]["kept"] == [None] * 4
 
 
 def test_numbers_that_are_not_finite_become_null(written: Path) -> None:
@@ -192,6 +261,36 @@ def test_the_page_shows_what_a_reader_looks_for(written: Path) -> None:
         assert part in text
 
 
+def test_the_page_of_a_continuous_label_speaks_of_its_unit(continuous: Path) -> None:
+    """No percent where there are degrees, no class where there are parts of a range."""
+    html = (continuous / "report.html").read_text()
+    page = Page(html)
+    text = " ".join(" ".join(page.texts).split())
+
+    assert page.open == []
+    assert set(page.ids.values()) == {1}
+    for part in (
+        "cgan-kd reaches a mean absolute error of 3.80 ± 0.26 degrees, 2.40 ± 0.06 degrees or "
+        "39 % less than no-kd",
+        "A gain of more than twice the standard error",
+        "MAE in degrees (mean absolute error: less is better)",
+        "MAE, degrees",
+        "validation, degrees",
+        "test 1.52 degrees",
+        "by the part of the range it was made for",
+        "−60 … 60 degrees",
+        "|teacher − assigned label|, degrees",
+        "Fréchet distance: raw 12.3, kept 6.15",
+        "Label Score: raw 5 degrees, kept 2.5 degrees",
+        "Students: MAE against the label",
+        "features of a net; less is better",
+        "low to high: kept",
+    ):
+        assert part in text
+    assert "class" not in text
+    assert "accuracy" not in text
+
+
 def test_every_text_is_escaped(tmp_path: Path) -> None:
     """Names and notes are text, never markup, wherever they stand."""
     bad = "\"'><script>alert(1)</script>&amp;"
@@ -199,10 +298,9 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
     facts = replace(
         facts,
         title=bad,
-        task=bad,
+        space=ClassLabels(names=(bad, bad + "2")),
         arms={bad: ArmResult((1.0,), 1, 1, 0.1, note=bad), **facts.arms},
         teacher=TeacherFacts(bad, bad),
-        class_names=(bad, bad + "2"),
         dropped={bad: (1, 2)},
         ratio_diagnostics=({"label": bad, bad: 1.0},),
         ratio_problems=(bad,),
@@ -220,6 +318,19 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
     assert page.elements["script"] == 0
     assert sum(text.count(bad) for text in page.texts) >= 20
     assert all(path.parent == tmp_path / "figures" for path in tmp_path.rglob("*.png"))
+
+
+def test_a_unit_is_escaped(tmp_path: Path) -> None:
+    """It comes from the recipe, and stands in sentences, tables and figures."""
+    bad = "<script>"
+    facts = facts_of_a_continuous_run()
+    facts = replace(facts, space=DEGREES.model_copy(update={"unit": bad}))
+
+    page = Page(write_report(tmp_path, facts).read_text())
+
+    assert page.open == []
+    assert page.elements["script"] == 0
+    assert sum(text.count(bad) for text in page.texts) >= 10
 
 
 def test_the_same_facts_give_the_same_bytes_and_leave_no_old_figures(tmp_path: Path) -> None:
@@ -257,6 +368,46 @@ def test_the_summary_claims_no_more_than_two_standard_errors_allow(
     assert facts.difference is not None
     assert facts.difference.verdict == verdict
     assert words in summary(facts)
+
+
+@pytest.mark.parametrize(
+    ("with_images", "verdict", "words"),
+    [
+        ((3.6, 3.7, 4.1), "gain", "2.40 ± 0.06 degrees or 39 % less than no-kd"),
+        ((5.9, 6.3, 6.4), "unclear", "no effect is shown"),
+        ((7.0, 7.3, 7.4), "loss", "1.03 ± 0.03 degrees or 17 % more than no-kd"),
+    ],
+)
+def test_a_smaller_error_is_a_gain(
+    with_images: tuple[float, ...], verdict: str, words: str
+) -> None:
+    """Differences by hand: (−2.4, −2.5, −2.3), (−0.1, 0.1, 0) and (1, 1.1, 1)."""
+    facts = facts_of_a_continuous_run()
+    arm = replace(facts.arms["cgan-kd"], values=with_images)
+    facts = replace(facts, arms={**facts.arms, "cgan-kd": arm})
+
+    assert facts.difference is not None
+    assert facts.difference.verdict == verdict
+    assert words in summary(facts)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"), [(-60, 60, "1.23"), (0, 1, "1.2346"), (0, 10, "1.235"), (0, 1e5, "1")]
+)
+def test_errors_are_written_as_finely_as_the_range_asks(low: float, high: float, text: str) -> None:
+    """About a ten-thousandth of the range."""
+    metric = metric_of(ContinuousLabels(unit="bar", low=low, high=high))
+
+    assert metric.text(1.23456) == text
+
+
+def test_numbers_stay_with_their_signs_and_units() -> None:
+    """A line may break before a bracket or between words."""
+    text = unbroken("3.33 ± 0.33 points more (over 5 seeds): 39 % of 4 (four)")
+
+    assert text == (
+        "3.33\u00a0±\u00a00.33\u00a0points more (over 5\u00a0seeds): 39\u00a0% of 4 (four)"
+    )
 
 
 def test_one_seed_and_a_missing_arm_claim_nothing() -> None:
@@ -298,6 +449,14 @@ def test_facts_that_do_not_fit_together_are_refused() -> None:
         replace(facts_of_a_run(), kept=(1, 2, 3), dropped={})
     with pytest.raises(ValueError, match="aligned"):
         replace(facts_of_a_run(), was_kept=np.ones(3, bool))
+    facts = facts_of_a_continuous_run()
+    assert facts.labels is not None
+    with pytest.raises(ValueError, match="one number for each of 4 parts of the range"):
+        replace(facts, kept=(1, 2), dropped={})
+    with pytest.raises(ValueError, match="aligned"):
+        replace(facts, labels=replace(facts.labels, pool=np.zeros(3)))
+    with pytest.raises(ValueError, match="no axis"):
+        replace(facts_of_a_run(), labels=facts.labels)
 
 
 @given(
@@ -333,13 +492,22 @@ def test_figures_take_every_colour_from_the_page() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    drawn = [figure for figure in draw_figures(facts_of_a_run()) if figure.kind != "grid"]
+    both = (facts_of_a_run(), facts_of_a_continuous_run())
+    classes, numbers = ([f for f in draw_figures(facts) if f.kind != "grid"] for facts in both)
+    drawn = classes + numbers
 
-    assert [figure.name for figure in drawn] == [
+    assert [figure.name for figure in classes] == [
         "density-ratio",
         "teacher-error",
         "curves-1-generator-loss",
         "curves-2-teacher-loss",
+    ]
+    assert [figure.name for figure in numbers if figure.kind == "label"] == [
+        "label-histogram",
+        "label-teacher-error",
+        "label-fidelity",
+        "label-score",
+        "label-mae",
     ]
     for figure in drawn:
         assert re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;\"' ])", figure.svg) == []
@@ -387,6 +555,19 @@ def test_degenerate_scores_still_give_a_report(ratio: np.ndarray, tmp_path: Path
     assert Page(write_report(tmp_path, facts).read_text()).open == []
 
 
+def test_a_continuous_run_with_nothing_to_show_still_gives_a_report(tmp_path: Path) -> None:
+    """Nothing kept, no error known, no fidelity measured, no student trained."""
+    facts = facts_of_a_continuous_run()
+    assert facts.labels is not None
+    nothing = np.full(60, np.nan)
+    labels = replace(facts.labels, kept=np.empty(0), mae={}, fidelity=None, score=None)
+    facts = replace(
+        facts, arms={}, grids=(), labels=labels, teacher_error=nothing, density_ratio=nothing
+    )
+
+    assert Page(write_report(tmp_path, facts).read_text()).open == []
+
+
 def test_long_curves_are_averaged_and_gaps_left_out() -> None:
     """A constant stays constant and a line stays a line, whatever the number of points."""
     steps = np.arange(10 * POINTS, dtype=float)
@@ -418,6 +599,6 @@ def test_dots_and_bars_stand_where_their_numbers_say() -> None:
     assert [text for _, text in plot["ticks"]] == ["80", "82", "84", "86", "88"]
     assert plot["baseline"] == 25.0
     assert plot["rows"][1]["dots"] == [37.5, 62.5, 100.0]
-    assert class_bars(facts)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
-    assert class_bars(facts)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
+    assert group_bars(facts)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
+    assert group_bars(facts)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
     assert list(flattened({"a": {"b": [1, 2]}, "c": None})) == [("a.b", "1, 2"), ("c", "–")]

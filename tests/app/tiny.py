@@ -1,12 +1,12 @@
-"""A whole run in a few seconds: digits, ten steps of everything."""
+"""A whole run in a few seconds: digits or turned ones, ten steps of everything."""
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-OVERRIDES = (
-    "budget.per_class=10",
+SMALL = (
     "seeds=[0, 1]",
     "teacher.training.network=convnet-1k",
     "teacher.training.steps=150",
@@ -18,26 +18,41 @@ OVERRIDES = (
     "generator.training.checkpoint_every=10",
     "generator.training.grid_every=20",
     "generator.training.batch=16",
-    "pool.per_label=30",
-    "pool.shard_size=60",
     "pool.batch=20",
-    "policy.quota=8",
     "student.steps=[20]",
     "student.learning_rates=[0.1]",
     "student.search_seeds=1",
 )
+OVERRIDES = (
+    *SMALL,
+    "budget.per_class=10",
+    "pool.per_label=30",
+    "pool.shard_size=60",
+    "policy.quota=8",
+)
+CONTINUOUS = (
+    *SMALL,
+    "budget.total=60",
+    "label.groups=4",
+    "pool.labels=12",
+    "pool.per_label=25",
+    "pool.shard_size=100",
+    "policy.quota=10",
+    "teacher.data=budget",
+)
+RECIPES = {"digits": OVERRIDES, "rotated-digits": CONTINUOUS}
 
 
-def run_command(out: Path, *more: str, overrides: tuple[str, ...] = OVERRIDES) -> list[str]:
+def run_command(out: Path, *more: str, recipe: str = "digits") -> list[str]:
     """The command line of a tiny run."""
-    sets = [word for override in overrides for word in ("--set", override)]
-    return [sys.executable, "-m", "app", "run", "digits", "--out", str(out), *sets, *more]
+    sets = [word for override in RECIPES[recipe] for word in ("--set", override)]
+    return [sys.executable, "-m", "app", "run", recipe, "--out", str(out), *sets, *more]
 
 
-def run_tiny(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run_tiny(out: Path, *more: str, recipe: str = "digits") -> subprocess.CompletedProcess[str]:
     """A tiny run in a process of its own."""
     return subprocess.run(
-        run_command(out, *more),
+        run_command(out, *more, recipe=recipe),
         capture_output=True,
         text=True,
         check=False,
@@ -54,3 +69,12 @@ def content(out: Path) -> dict[str, bytes]:
         for path in sorted((out / folder).rglob("*"))
         if path.is_file()
     }
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Returns when the path exists; the process must not end before."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

@@ -28,12 +28,24 @@ class KnownRatio:
 
 
 def known_ratio(
-    reals: int, generated: int, *, mean: float = 0.8, std: float = 0.8, seed: int = 0
+    reals: int,
+    generated: int,
+    *,
+    mean: float = 0.8,
+    std: float = 0.8,
+    seed: int = 0,
+    continuous: bool = False,
 ) -> KnownRatio:
-    """So many images a class; real places are N(mean, std²), generated ones N(0, 1)."""
+    """So many images a class; real places are N(mean, std²), generated ones N(0, 1).
+
+    Continuous labels lie anywhere from 0 to 3, generated ones at 61 places.
+    """
     random = np.random.default_rng(seed)
     real_labels = np.repeat(np.arange(CLASSES), reals)
     fake_labels = np.repeat(np.arange(CLASSES), generated)
+    if continuous:
+        real_labels = random.uniform(0, CLASSES - 1, len(real_labels))
+        fake_labels = np.linspace(0, CLASSES - 1, 61)[np.arange(len(fake_labels)) % 61]
     real_places = mean + std * random.normal(size=len(real_labels))
     fake_places = random.normal(size=len(fake_labels))
     return KnownRatio(

@@ -11,13 +11,16 @@ from curation.feature_nets import (
     train_feature_net,
 )
 from shardset.errors import TrainingDiverged
+from shardset.labels import ClassLabels, ContinuousLabels
 
+FOUR, HUNDRED = (ClassLabels(names=tuple(map(str, range(count)))) for count in (4, 100))
+DEGREES = ContinuousLabels(unit="degrees", low=-60, high=60)
 CPU = torch.device("cpu")
 QUICK = FeatureConfig(width=8, dim=12, steps=60, batch=32)
 
 
 def train(data, config=QUICK, precision="float32", seed=0):
-    return train_feature_net(*data, config, classes=4, seed=seed, device=CPU, precision=precision)
+    return train_feature_net(*data, config, space=FOUR, seed=seed, device=CPU, precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def test_published_net_has_the_published_parameters():
     """ResNet-34 with a feature layer of 3,072 for CIFAR-100: 26,296,484 parameters."""
     config = FeatureConfig(network="resnet34", dim=3072)
     with torch.device("meta"):
-        net = build_feature_net(config, classes=100, channels=3, size=32)
+        net = build_feature_net(config, space=HUNDRED, channels=3, size=32)
     assert sum(value.numel() for value in net.parameters()) == 26_296_484
 
 
@@ -38,7 +41,7 @@ def test_published_net_has_the_published_parameters():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_small_net_takes_any_size(size, channels):
     """8 px and up, grey or colour, give features of the asked length."""
-    net = build_feature_net(QUICK, classes=4, channels=channels, size=size).eval()
+    net = build_feature_net(QUICK, space=FOUR, channels=channels, size=size).eval()
     images = torch.zeros(2, channels, size, size)
     assert net.features(images).shape == (2, 12)
     assert net(images).shape == (2, 4)
@@ -47,7 +50,7 @@ def test_small_net_takes_any_size(size, channels):
 def test_residual_net_gives_features():
     """The published net runs on 32 px images."""
     config = FeatureConfig(network="resnet34", dim=16)
-    net = build_feature_net(config, classes=4, channels=1, size=32).eval()
+    net = build_feature_net(config, space=FOUR, channels=1, size=32).eval()
     assert net.features(torch.zeros(1, 1, 32, 32)).shape == (1, 16)
 
 
@@ -95,3 +98,47 @@ def test_a_diverging_loss_stops_and_names_the_setting(generated):
     config = FeatureConfig(width=8, dim=12, steps=200, batch=32, learning_rate=1e12)
     with pytest.raises(TrainingDiverged, match=r"lower ratio\.features\.learning_rate"):
         train(generated, config)
+
+
+@pytest.mark.parametrize("size", [8, 13, 16, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_autoencoder_takes_any_size(size, channels):
+    """It gives features ≥ 0, a scaled label, and paints an image of the size it was given."""
+    config = FeatureConfig(network="sparse-autoencoder", width=8, dim=12)
+    net = build_feature_net(config, space=DEGREES, channels=channels, size=size).eval()
+    images = torch.randn(2, channels, size, size)
+    features = net.features(images)
+    assert features.shape == (2, 12)
+    assert bool((features >= 0).all())
+    assert net(images).shape == (2, 1)
+    assert net.decoder(features).shape == images.shape
+
+
+def test_autoencoder_loss_is_the_weighted_sum():
+    """Squared errors of image and scaled label, and the mean feature, in NumPy."""
+    config = FeatureConfig(
+        network="sparse-autoencoder", width=8, dim=12, sparsity=0.3, label_weight=2.0
+    )
+    net = build_feature_net(config, space=DEGREES, channels=1, size=8).eval()
+    images, targets = torch.randn(5, 1, 8, 8), torch.rand(5)
+    with torch.no_grad():
+        features = net.features(images)
+        painted, told = net.decoder(features).numpy(), net(images).numpy()[:, 0]
+        found = float(net.loss(images, targets))
+    squares = ((painted - images.numpy()) ** 2).mean() + 2 * ((told - targets.numpy()) ** 2).mean()
+    assert found == pytest.approx(squares + 0.3 * features.numpy().mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("network", ["small", "sparse-autoencoder"])
+def test_training_learns_continuous_labels(known_ratio, network):
+    """The mean error is far below that of guessing the middle of the range (0.75)."""
+    data = known_ratio(2, 100, continuous=True)
+    config = FeatureConfig(network=network, width=16, dim=32, steps=200, batch=64)
+    space = ContinuousLabels(unit="bar", low=0, high=3)
+    net = train_feature_net(
+        data.fake_pixels, data.fake_labels, config,
+        space=space, seed=0, device=CPU, precision="float32",
+    )  # fmt: skip
+    with torch.inference_mode():
+        told = space.unscaled(net(torch.from_numpy(data.fake_pixels) / 127.5 - 1).numpy()[:, 0])
+    assert np.abs(told - data.fake_labels).mean() < 0.25

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from curation.fidelity import frechet_by_label, frechet_distance
+from curation.fidelity import (
+    frechet_by_label,
+    frechet_distance,
+    label_score,
+    sliding_frechet,
+    sliding_label_score,
+)
 from shardset.errors import BadInput
 
 
@@ -57,3 +63,20 @@ def test_features_of_two_nets_are_refused():
     """They have different lengths."""
     with pytest.raises(BadInput, match="from one net"):
         frechet_distance(np.zeros((4, 3)), np.zeros((4, 2)))
+
+
+def test_sliding_distance_is_that_of_each_window():
+    """Windows overlap, include their ends and are left out where a side has fewer than two."""
+    features = np.random.default_rng(4).normal(size=(6, 2))
+    labels = np.array([0.0, 1, 2, 3, 4, 9])
+    rows = sliding_frechet(features, labels, features + 1, labels, [1.0, 2.0, 9.0], width=2.0)
+    assert [(row.label, row.first, row.second) for row in rows] == [(1, 3, 3), (2, 3, 3)]
+    assert rows[1].distance == frechet_distance(features[1:4], features[1:4] + 1)
+
+
+def test_label_score_is_the_mean_difference():
+    """Overall and in windows; empty windows are left out."""
+    labels, predicted = np.array([10.0, 20, 21]), np.array([13.0, 18, 21])
+    assert label_score(predicted, labels) == pytest.approx(5 / 3)
+    rows = sliding_label_score(predicted, labels, [10.0, 15.0, 20.5], width=2.0)
+    assert [(row.label, row.score, row.count) for row in rows] == [(10, 3, 1), (20.5, 1, 2)]

@@ -15,7 +15,9 @@ from curation.ratio_config import PUBLISHED
 from curation.ratio_model import load_ratio
 from shardset.errors import BadInput, CheckpointError, TrainingDiverged
 from shardset.files import canonical_json, sha256_file
+from shardset.labels import ClassLabels
 
+FOUR = ClassLabels(names=("0", "1", "2", "3"))
 CPU = torch.device("cpu")
 FEATURES = FeatureConfig(width=16, dim=32, steps=150, batch=64)
 QUICK = RatioConfig(features=FEATURES, steps=300, batch=64)
@@ -35,7 +37,7 @@ def fit(arrays, folder, config=QUICK, seed=0, **options):
     return fit_ratio(
         *arrays,
         config,
-        classes=4,
+        space=FOUR,
         folder=folder,
         seed=seed,
         device=CPU,
@@ -210,7 +212,7 @@ def test_bfloat16_features_are_scored_as_they_were_fitted(data, tmp_path):
     facts = fit_ratio(
         *data.arrays(),
         QUICK,
-        classes=4,
+        space=FOUR,
         folder=tmp_path,
         seed=0,
         device=CPU,

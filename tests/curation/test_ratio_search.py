@@ -20,10 +20,10 @@ STRENGTHS = (0.5, 1.0, 2.0)
 @pytest.fixture
 def held():
     return HeldOut(
-        generated_labels=np.arange(6000) % 2,
-        real_labels=np.arange(1000) % 2,
+        generated_groups=np.arange(6000) % 2,
+        real_groups=np.arange(1000) % 2,
         member=np.arange(1000) // 2 % 2,
-        classes=2,
+        groups=2,
     )
 
 
@@ -74,7 +74,7 @@ def test_strength_that_leaves_too_few_samples_is_passed_over(held):
 def test_label_without_a_positive_ratio_is_passed_over(held):
     """A checkpoint at which a label has died cannot be chosen."""
     snapshot = gaussian_snapshot()
-    snapshot.generated[:, held.generated_labels == 1] = -np.inf
+    snapshot.generated[:, held.generated_groups == 1] = -np.inf
     wide = RatioLimits(mean_tolerance=0.9)
     assert choose([snapshot], STRENGTHS, held, wide).strength == 0.0
 

@@ -20,7 +20,13 @@ from curation.selection import Scores
 from shardset.errors import CorruptShard
 from shardset.shards import PoolShardWriter, read_shard
 from shardset.tables import read_numbered, read_table
-from shardset.testing import tiny_plan, write_tiny_pool
+from shardset.testing import (
+    tiny_continuous_plan,
+    tiny_continuous_space,
+    tiny_plan,
+    tiny_space,
+    write_tiny_pool,
+)
 
 CPU = torch.device("cpu")
 COLUMNS = [
@@ -59,6 +65,7 @@ def job(folder, index=0, **changes):
         "ratio_folder": None,
         "device": "cpu",
         "batch": 4,
+        "space": tiny_space(),
     }
     return ScoreJob(**options | changes)
 
@@ -102,7 +109,7 @@ def test_ratio_is_the_models(pool):
         np.concatenate([pixels] * 2),
         np.concatenate([labels] * 2),
         config,
-        classes=3,
+        space=tiny_space(),
         folder=pool / "ratio",
         seed=0,
         device=CPU,
@@ -157,7 +164,7 @@ def test_scores_that_are_no_numbers_become_a_status(pool):
     assert len(broken) == 8
     assert all(row["teacher_error"] is None and row["density_ratio"] is None for row in broken)
     assert {len(row["teacher_logits"]) for row in broken} == {3}
-    assert Scores.from_table(table).scored.sum() == 2
+    assert Scores.from_table(table, tiny_space()).scored.sum() == 2
 
 
 def test_samples_without_an_image_keep_their_status(pool, tmp_path):
@@ -213,13 +220,14 @@ def test_killed_scoring_leaves_what_a_rerun_completes(pool):
     script = (
         "import sys, time, torch; from pathlib import Path\n"
         "from curation.scoring import ScoreJob, score_shard\n"
+        "from shardset.testing import tiny_space\n"
         "def slow(images):\n"
         "    time.sleep(0.2)\n"
         "    return 3 * images.mean((1, 3))[:, :3]\n"
         "root = Path(sys.argv[1])\n"
         "for index in range(3):\n"
         "    score_shard(ScoreJob(root / 'pool', root / 'scores', index, str(root),\n"
-        "        lambda: slow, None, 'cpu', 4))\n"
+        "        lambda: slow, None, 'cpu', 4, tiny_space()))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(pool)], env=dict(os.environ))
     deadline = time.monotonic() + 60
@@ -237,7 +245,47 @@ def test_killed_scoring_leaves_what_a_rerun_completes(pool):
 def test_huge_logits_are_stored_as_the_largest_half_number():
     """float16 ends at 65,504: a logit beyond is cut, and so stays finite."""
     rows = pa.table({"key": [0], "label": [1], "status": ["ok"]})
-    table = score_table(rows, np.array([[1e9, 0.0]], np.float32), np.ones(1, np.float32))
+    table = score_table(
+        rows, np.array([[1e9, 0.0]], np.float32), np.ones(1, np.float32), tiny_space(2)
+    )
     assert table["teacher_logits"][0].as_py() == [65504.0, 0.0]
     assert table["teacher_label"][0].as_py() == 0
     assert np.isfinite(table["teacher_error"][0].as_py())
+
+
+def test_continuous_scores_are_values_in_the_unit(tmp_path):
+    """The teacher's output 0 … 1 becomes degrees, is clipped, and its distance is the error."""
+    plan = write_tiny_pool(tmp_path / "pool", tiny_continuous_plan())
+
+    def shout():
+        return lambda images: 3 * images.mean((1, 2, 3))[:, None] + 1.5
+
+    space = tiny_continuous_space()
+    score_shard(job(tmp_path, load_teacher=shout, space=space))
+    table = read_table(tmp_path / "scores/000000.parquet")
+    pixels, _ = read_shard(tmp_path / "pool", 0)
+    assert table.column_names == [
+        "key", "label", "density_ratio", "teacher_value", "teacher_error", "status",
+    ]  # fmt: skip
+    outputs = 3 * (pixels / 127.5 - 1).mean((1, 2, 3)) + 1.5
+    values = np.clip(-60 + 120 * outputs, -60, 60)
+    labels = plan.labels(plan.shards[0])
+    assert table["teacher_value"].type == pa.float64()
+    assert table["teacher_value"].to_numpy() == pytest.approx(values, abs=1e-3)
+    assert table["teacher_error"].to_numpy() == pytest.approx(np.abs(values - labels), abs=1e-3)
+    read = Scores.from_table(table, space)
+    assert np.array_equal(read.label, labels)
+    assert np.array_equal(read.group, np.minimum((labels + 60) // 30, 3))
+    assert np.array_equal(read.teacher_label, table["teacher_value"].to_numpy())
+
+
+def test_continuous_scores_that_are_no_numbers_become_a_status(tmp_path):
+    """A NaN of the teacher is a null with a reason."""
+    rows = pa.table({"key": [0, 1], "label": [0.0, 30.0], "status": ["ok", "ok"]})
+    outputs = np.array([[np.nan], [0.5]], np.float32)
+    table = score_table(rows, outputs, np.ones(2, np.float32), tiny_continuous_space())
+    assert table["status"].to_pylist() == ["not finite", "ok"]
+    assert table["teacher_value"].to_pylist() == [None, 0.0]
+    assert table["teacher_error"].to_pylist() == [None, 30.0]
+    read = Scores.from_table(table, tiny_continuous_space())
+    assert read.scored.tolist() == [False, True]

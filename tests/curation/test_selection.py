@@ -8,9 +8,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from curation.policy import Policy
-from curation.selection import KEPT, REASONS, Scores, acceptance_factor, running_bound, select
+from curation.selection import (
+    KEPT,
+    REASONS,
+    Scores,
+    acceptance_factor,
+    running_bound,
+    score_columns,
+    select,
+)
 from shardset.errors import BadInput
+from shardset.labels import ClassLabels, ContinuousLabels
 
+DEGREES = ContinuousLabels(unit="degrees", low=-60, high=60, groups=4)
+SPACE = ClassLabels(names=("0", "1", "2"))
 NOTHING = Policy(subsample="none", filter="none")
 
 
@@ -24,7 +35,8 @@ def scores(count=3000, labels=3, seed=0, **columns):
         "teacher_error": random.exponential(size=count),
         "scored": np.ones(count, dtype=bool),
     }
-    return Scores(**made | columns)
+    made |= columns
+    return Scores(**{"group": made["label"]} | made)
 
 
 def chosen(table, policy, first=None, seed=9):
@@ -167,10 +179,10 @@ def test_label_without_survivors_is_named_with_its_reason():
     table.ratio[table.label == 1] = 0.0
     for subsample in ("rejection", "budget"):
         selection = chosen(table, Policy(subsample=subsample, filter="none"))
-        (line,) = selection.problems()
+        (line,) = selection.problems(SPACE)
         assert line.startswith("label 1: none of 100 samples was kept, 100 were dropped for ratio")
         assert "policy.subsample none" in line
-    assert chosen(table, NOTHING).problems() == []
+    assert chosen(table, NOTHING).problems(SPACE) == []
 
 
 def test_infinite_factor_accepts_every_positive_ratio():
@@ -204,7 +216,7 @@ def test_scores_come_from_a_score_table():
             "status": ["ok", "not finite", "ok"],
         }
     )
-    read = Scores.from_table(table)
+    read = Scores.from_table(table, SPACE)
     assert read.scored.tolist() == [True, False, True]
     assert read.teacher_label.tolist() == [0, -1, 0]
     for policy in (Policy(), Policy(subsample="rejection", relabel=True)):
@@ -218,3 +230,50 @@ def test_rows_that_do_not_match_are_refused():
         select(table, NOTHING, np.zeros(9), np.ones(10, bool))
     with pytest.raises(BadInput, match="order of their keys"):
         chosen(scores(10, key=np.arange(10)[::-1]), NOTHING)
+
+
+def continuous_scores(count=3000, seed=0):
+    random = np.random.default_rng(seed)
+    label = random.uniform(-60, 60, count)
+    value = np.clip(label + random.normal(size=count) * 10, -60, 60)
+    return scores(
+        count,
+        label=label,
+        group=DEGREES.group_of(label),
+        teacher_label=value,
+        teacher_error=np.abs(value - label),
+    )
+
+
+def test_continuous_labels_are_filtered_and_replaced_as_published():
+    """The global ρ-quantile of |value − label|, then the teacher's unrounded value as the label."""
+    table = continuous_scores()
+    policy = Policy(subsample="none", scope="global", rho=0.7, relabel=True)
+    selection = chosen(table, policy)
+    cut = np.quantile(table.teacher_error, 0.7)
+    assert np.array_equal(selection.kept, table.teacher_error <= cut)
+    assert np.array_equal(selection.label, table.teacher_label)
+    assert np.array_equal(selection.original_label, table.label)
+    assert selection.table()["label"].type == selection.table()["original_label"].type == "double"
+
+
+def test_continuous_labels_are_subsampled_and_evened_out_by_part_of_the_range():
+    """Each of four parts has its own c and its own quota."""
+    table = continuous_scores()
+    policy = Policy(subsample="budget", accept=0.4, filter="none", quota=150)
+    selection = chosen(table, policy)
+    assert list(selection.fitted["c"]) == ["0", "1", "2", "3"]
+    for group in range(4):
+        own = (table.label >= -60 + 30 * group) & (table.label < -30 + 30 * group)
+        c = selection.fitted["c"][str(group)]
+        assert np.minimum(1, c * table.ratio[own]).mean() == pytest.approx(0.4)
+        assert selection.kept[own].sum() == selection.kept_of(group) == 150
+    table.ratio[table.group == 1] = 0.0
+    (line,) = chosen(table, policy).problems(DEGREES)
+    assert line.startswith("label −30 … 0: none of ")
+
+
+def test_columns_read_are_those_of_the_task():
+    """A teacher of classes has a label, one of continuous labels a value."""
+    assert score_columns(SPACE)[3] == "teacher_label"
+    assert score_columns(DEGREES)[3] == "teacher_value"

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from generator.biggan import BigGANGenerator, bottom_and_doublings
+from generator.biggan import BigGANGenerator, bottom_and_doublings, stage_widths
+from generator.config import Network
 from generator.foreign import adopt_generator
 from generator.produce import load_generator
 from shardset.errors import CheckpointError
+from shardset.testing import tiny_continuous_space, tiny_space
 
 CPU = torch.device("cpu")
 State = dict[str, torch.Tensor]
@@ -43,6 +45,8 @@ def reference(state: State, z: torch.Tensor, labels: torch.Tensor, blocks: int) 
     """The images by the formulas alone, in plain functional calls on a published state."""
 
     def weight(name: str) -> torch.Tensor:
+        if f"{name}.u0" not in state:
+            return state[f"{name}.weight"]
         matrix = state[f"{name}.weight"].reshape(len(state[f"{name}.weight"]), -1)
         v = F.normalize(state[f"{name}.u0"] @ matrix, eps=1e-8)
         u = F.normalize(v @ matrix.T, eps=1e-8)
@@ -63,6 +67,13 @@ def reference(state: State, z: torch.Tensor, labels: torch.Tensor, blocks: int) 
     def doubled(x: torch.Tensor) -> torch.Tensor:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
+    def attended(x: torch.Tensor, name: str) -> torch.Tensor:
+        quarter = [F.max_pool2d(conv(x, f"{name}.{part}", 0), 2) for part in ("phi", "g")]
+        scores = torch.einsum("ncij,nckl->nijkl", conv(x, f"{name}.theta", 0), quarter[0])
+        shares = scores.flatten(3).softmax(3).view_as(scores)
+        seen = torch.einsum("nijkl,nckl->ncij", shares, quarter[1])
+        return x + state[f"{name}.gamma"] * conv(seen, f"{name}.o", 0)
+
     h = F.linear(z, weight("linear"), state["linear.bias"])
     bottom = int((h.shape[1] / len(state["blocks.0.0.bn1.stored_mean"])) ** 0.5)
     h = h.view(len(z), -1, bottom, bottom)
@@ -72,6 +83,8 @@ def reference(state: State, z: torch.Tensor, labels: torch.Tensor, blocks: int) 
         inner = conv(inner, f"{block}.conv1", 1)
         inner = conv(torch.relu(conditional(inner, f"{block}.bn2")), f"{block}.conv2", 1)
         h = inner + conv(doubled(h), f"{block}.conv_sc", 0)
+        if f"blocks.{index}.1.gamma" in state:
+            h = attended(h, f"blocks.{index}.1")
     gain, bias = state["output_layer.0.gain"], state["output_layer.0.bias"]
     h = normal(h, "output_layer.0") * gain[:, None, None] + bias[:, None, None]
     return torch.tanh(conv(torch.relu(h), "output_layer.2", 1))
@@ -82,7 +95,7 @@ def test_the_cifar_form_has_the_published_names_and_number_of_parameters(
     classes: int, parameters: int
 ) -> None:
     """72 keys, and as many parameters as counted on the published code."""
-    generator = BigGANGenerator(32, 3, classes, 64, 128)
+    generator = BigGANGenerator(32, 3, tiny_space(classes), 64, 128)
 
     assert published_names() == set(generator.state_dict())
     assert parameters == sum(parameter.numel() for parameter in generator.parameters())
@@ -90,14 +103,20 @@ def test_the_cifar_form_has_the_published_names_and_number_of_parameters(
 
 @pytest.mark.parametrize(
     ("network", "image_size", "channels", "blocks"),
-    [("biggan-cifar", 32, 3, 3), ("biggan-small", 28, 1, 2), ("biggan-small", 8, 1, 1)],
+    [
+        ("biggan-cifar", 32, 3, 3),
+        ("biggan-small", 28, 1, 2),
+        ("biggan-small", 8, 1, 1),
+        ("sngan", 16, 3, 2),
+        ("sagan", 16, 3, 2),
+    ],
 )
 def test_images_are_those_of_the_formulas(
     network: str, image_size: int, channels: int, blocks: int
 ) -> None:
     """The fused layers compute what plain layers on doubled pixels compute."""
     generator = randomised(
-        BigGANGenerator(image_size, channels, 10, 8, 16, network=network)  # type: ignore[arg-type]
+        BigGANGenerator(image_size, channels, tiny_space(10), 8, 16, network=network)  # type: ignore[arg-type]
     )
     z = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 3, 9, 3, 5, 1])
@@ -110,9 +129,36 @@ def test_images_are_those_of_the_formulas(
     torch.testing.assert_close(images, expected, atol=2e-5, rtol=0)
 
 
+def test_ccgan_s_bodies_have_the_published_widths() -> None:
+    """At 64 pixels and width 64: from 1024 channels at 4 pixels to 64 at 64."""
+    assert bottom_and_doublings(64) == (4, 4)
+    assert stage_widths("sngan", 64, 4) == [1024, 512, 256, 128, 64]
+    assert stage_widths("sagan", 64, 4) == [1024, 512, 256, 128, 64]
+
+
+@pytest.mark.parametrize("network", ["biggan-small", "biggan-cifar", "sngan", "sagan"])
+def test_a_continuous_label_acts_as_a_class_with_the_map_of_its_embedding(network: Network) -> None:
+    """Three values make the images of a class-conditional twin whose three vectors are theirs."""
+    values = torch.tensor([0.0, 0.4, 1.0])
+    generator = randomised(BigGANGenerator(16, 1, tiny_continuous_space(), 8, 4, network))
+    twin = BigGANGenerator(16, 1, tiny_space(3), 8, 4, network).eval()
+    z = torch.randn(3, 4)
+
+    with torch.no_grad():
+        embedded = generator.embedding(values)
+        state = {
+            name: embedded @ value.T if name.endswith(("gain.weight", "bias.weight")) else value
+            for name, value in generator.state_dict().items()
+            if not name.startswith("embedding.")
+        }
+        twin.load_state_dict(state)
+
+        torch.testing.assert_close(generator(z, values), twin(z, torch.tensor([0, 1, 2])))
+
+
 def test_evaluation_moves_no_buffer() -> None:
     """σ comes from one power iteration that is not kept, so the same images come every time."""
-    generator = randomised(BigGANGenerator(8, 1, 3, 8, 4))
+    generator = randomised(BigGANGenerator(8, 1, tiny_space(3), 8, 4))
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
@@ -125,7 +171,7 @@ def test_evaluation_moves_no_buffer() -> None:
 
 def test_training_moves_statistics_by_the_published_momentum() -> None:
     """stored_mean ← 0.9 · stored_mean + 0.1 · batch mean, as batch normalisation does."""
-    generator = BigGANGenerator(8, 1, 3, 8, 4).train()
+    generator = BigGANGenerator(8, 1, tiny_space(3), 8, 4).train()
     seen: list[torch.Tensor] = []
     norm = generator.output_layer[0]
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
@@ -139,7 +185,7 @@ def test_training_moves_statistics_by_the_published_momentum() -> None:
 def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
     """Sizes that do not halve evenly are cut from the next larger ones; 4 to 8 px at the bottom."""
     bottom, doublings = bottom_and_doublings(image_size)
-    generator = BigGANGenerator(image_size, 3, 2, 8, 4, network="biggan-small").eval()
+    generator = BigGANGenerator(image_size, 3, tiny_space(2), 8, 4, network="biggan-small").eval()
 
     images = generator(torch.randn(2, 4), torch.tensor([0, 1]))
 
@@ -150,7 +196,7 @@ def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
 
 def test_bfloat16_stays_close_to_float32() -> None:
     """The layers compute in z's dtype; the images are float32 either way."""
-    generator = randomised(BigGANGenerator(8, 1, 3, 8, 4))
+    generator = randomised(BigGANGenerator(8, 1, tiny_space(3), 8, 4))
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
     with torch.no_grad():
@@ -162,12 +208,12 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 def test_a_published_checkpoint_gives_the_same_images_here(tmp_path: Path) -> None:
     """A `G_ema.pth`, wrapped by data-parallel training, loads by its published names."""
-    source = randomised(BigGANGenerator(32, 3, 10, 64, 128))
+    source = randomised(BigGANGenerator(32, 3, tiny_space(10), 64, 128))
     state = source.state_dict()
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "G_ema.pth")
     z, labels = torch.randn(2, 128), torch.tensor([3, 7])
 
-    adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", classes=10)
+    adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", space=tiny_space(10))
     generator, config = load_generator(tmp_path / "generator", CPU)
     with torch.no_grad():
         images = generator(z, labels)
@@ -178,9 +224,11 @@ def test_a_published_checkpoint_gives_the_same_images_here(tmp_path: Path) -> No
 
 def test_a_checkpoint_of_another_network_is_named_and_not_taken(tmp_path: Path) -> None:
     """A generator for 100 classes does not pass for one of 10; nothing is written."""
-    torch.save(BigGANGenerator(32, 3, 100, 64, 128).state_dict(), tmp_path / "G_ema.pth")
+    torch.save(
+        BigGANGenerator(32, 3, tiny_space(100), 64, 128).state_dict(), tmp_path / "G_ema.pth"
+    )
 
     with pytest.raises(CheckpointError, match=r"gain\.weight"):
-        adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", classes=10)
+        adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", space=tiny_space(10))
 
     assert not (tmp_path / "generator").exists()

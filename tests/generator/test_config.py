@@ -23,6 +23,9 @@ def test_yaml_lists_and_whole_numbers_are_taken() -> None:
         (GeneratorTraining, {"iterations": "many"}),
         (GeneratorTraining, {"learning_rate": 1e-4}),
         (GeneratorTraining, {"checkpoint_every": 150}),
+        (GeneratorTraining, {"kappa": 0.0}),
+        (GeneratorTraining, {"vicinity": "medium"}),
+        (GeneratorTraining, {"embedding": {"steps": 10}}),
     ],
 )
 def test_impossible_values_are_refused(

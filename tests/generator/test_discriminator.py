@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from generator.config import Network
 from generator.discriminator import ProjectionDiscriminator
+from shardset.labels import LabelSpace
+from shardset.testing import tiny_continuous_space, tiny_space
 
 
 def reference(
@@ -21,18 +24,30 @@ def reference(
         kernel = weight(name)
         return F.conv2d(x, kernel, state[f"{name}.bias"], padding=kernel.shape[2] // 2)
 
-    h = images
+    def attended(x: torch.Tensor, name: str) -> torch.Tensor:
+        quarter = [F.max_pool2d(conv(x, f"{name}.{part}"), 2) for part in ("phi", "g")]
+        scores = torch.einsum("ncij,nckl->nijkl", conv(x, f"{name}.theta"), quarter[0])
+        shares = scores.flatten(3).softmax(3).view_as(scores)
+        seen = torch.einsum("nijkl,nckl->ncij", shares, quarter[1])
+        return x + state[f"{name}.gamma"] * conv(seen, f"{name}.o")
+
+    h, first = images, True
     for index in range(len({name.split(".")[1] for name in state if name.startswith("blocks")})):
         block = f"blocks.{index}"
-        inner = conv(h if index == 0 else torch.relu(h), f"{block}.conv1")
+        if f"{block}.gamma" in state:
+            h = attended(h, block)
+            continue
+        inner = conv(h if first else torch.relu(h), f"{block}.conv1")
         inner = conv(torch.relu(inner), f"{block}.conv2")
         h = conv(h, f"{block}.conv_sc") if f"{block}.conv_sc.weight" in state else h
-        if index < halvings:
+        if halvings:
             inner, h = F.avg_pool2d(inner, 2), F.avg_pool2d(h, 2)
-        h = h + inner
+        h, first, halvings = h + inner, False, max(0, halvings - 1)
     features = torch.relu(h).sum((2, 3))
     scores = F.linear(features, weight("linear"), state["linear.bias"])[:, 0]
-    return scores + (weight("embed")[labels] * features).sum(1)
+    continuous = labels.is_floating_point()
+    vectors = labels @ weight("embed").T if continuous else weight("embed")[labels]
+    return scores + (vectors * features).sum(1)
 
 
 @pytest.mark.parametrize(
@@ -42,21 +57,23 @@ def reference(
         ("biggan-small", 28, 1, 2),
         ("biggan-small", 8, 1, 1),
         ("biggan-small", 9, 3, 1),
+        ("sngan", 16, 3, 2),
+        ("sagan", 16, 1, 2),
     ],
 )
+@pytest.mark.parametrize("space", [tiny_space(10), tiny_continuous_space()], ids=lambda x: x.task)
 def test_scores_are_those_of_the_formula(
-    network: str, image_size: int, channels: int, halvings: int
+    network: Network, image_size: int, channels: int, halvings: int, space: LabelSpace
 ) -> None:
-    """For one channel and three, sizes that halve evenly and those that do not."""
-    discriminator = ProjectionDiscriminator(
-        image_size,
-        channels,
-        10,
-        8,
-        network=network,  # type: ignore[arg-type]
-    ).eval()
+    """For one channel and three, sizes that halve evenly or not, classes and embedded labels."""
+    discriminator = ProjectionDiscriminator(image_size, channels, space, 8, network).eval()
     images = torch.rand(5, channels, image_size, image_size) * 2 - 1
     labels = torch.tensor([0, 3, 9, 3, 5])
+    if space.task == "regression":
+        labels = torch.rand(5, 128)
+    for name, value in discriminator.state_dict().items():
+        if name.endswith("gamma"):
+            value.fill_(0.7)
 
     with torch.no_grad():
         scores = discriminator(images, labels)
@@ -68,7 +85,7 @@ def test_scores_are_those_of_the_formula(
 
 def test_half_precision_images_still_give_float32_scores() -> None:
     """The hinge loss is always computed in float32."""
-    discriminator = ProjectionDiscriminator(8, 1, 3, 8, network="biggan-small")
+    discriminator = ProjectionDiscriminator(8, 1, tiny_space(3), 8, network="biggan-small")
 
     scores = discriminator(torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16), torch.tensor([0, 2]))
 

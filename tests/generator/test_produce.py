@@ -20,6 +20,7 @@ from shardset.identity import latents
 from shardset.images import to_pixels
 from shardset.plan import Plan, make_plan, write_plan
 from shardset.shards import read_shard, verify_shard
+from shardset.testing import tiny_space
 from shardset.weights import save_weights
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ SHAPE = {
     **GeneratorConfig(width=8, latent_dim=4).model_dump(),
     "image_size": 8,
     "channels": 1,
-    "classes": 3,
+    "space": tiny_space(3).model_dump(mode="json"),
 }
 
 
@@ -215,7 +216,7 @@ def test_kill_9_and_a_rerun_give_the_bytes_of_an_undisturbed_run(
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
     """In one line, with the first keys that differ."""
-    save_weights(tmp_path, build_generator(SHAPE), {**SHAPE, "classes": 4})
+    save_weights(tmp_path, build_generator(SHAPE), {**SHAPE, "space": tiny_space(4).model_dump()})
 
     with pytest.raises(CheckpointError, match=r"do not fit .*gain\.weight") as caught:
         load_generator(tmp_path, CPU)

@@ -19,6 +19,7 @@ from generator.train import train_generator
 from shardset.errors import BadInput, StaleStage, TrainingDiverged
 from shardset.files import sha256_file
 from shardset.images import decode_png
+from shardset.testing import tiny_space
 
 CPU = torch.device("cpu")
 CONFIG = GeneratorConfig(width=8, latent_dim=4)
@@ -45,7 +46,15 @@ def train(
 ) -> dict[str, Any]:
     pixels, labels = halves()
     return train_generator(
-        pixels, labels, 2, config, training, folder=folder, seed=seed, device=CPU, **options
+        pixels,
+        labels,
+        tiny_space(2),
+        config,
+        training,
+        folder=folder,
+        seed=seed,
+        device=CPU,
+        **options,
     )
 
 
@@ -79,7 +88,8 @@ def test_a_run_leaves_weights_metrics_and_grids(tmp_path: Path) -> None:
     assert seen == [(step, 24) for step in range(1, 25)]
     assert facts["sha256"] == sha256_file(tmp_path / "model.safetensors")
     assert facts["generator_parameters"] == sum(p.numel() for p in generator.parameters())
-    assert {"image_size": 8, "channels": 1, "classes": 2}.items() <= config.items()
+    space = {"task": "classification", "names": list(tiny_space(2).names)}
+    assert {"image_size": 8, "channels": 1, "space": space}.items() <= config.items()
     assert images.shape == (3, 1, 8, 8)
     assert [json.loads(line)["step"] for line in lines] == [4, 8, 12, 16, 20, 24]
     assert [path.name for path in grids] == ["0000012.png", "0000024.png"]
@@ -196,7 +206,14 @@ def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadInput, match="class 2 of 3 has no images"):
         train_generator(
-            pixels, labels, 3, CONFIG, TRAINING, folder=tmp_path / "g", seed=0, device=CPU
+            pixels,
+            labels,
+            tiny_space(3),
+            CONFIG,
+            TRAINING,
+            folder=tmp_path / "g",
+            seed=0,
+            device=CPU,
         )
 
     assert not (tmp_path / "g").exists()
@@ -216,7 +233,9 @@ def test_wrong_arrays_are_refused(
 ) -> None:
     """Shape and type are named."""
     with pytest.raises(BadInput, match=message):
-        train_generator(pixels, labels, 2, CONFIG, TRAINING, folder=tmp_path, seed=0, device=CPU)
+        train_generator(
+            pixels, labels, tiny_space(2), CONFIG, TRAINING, folder=tmp_path, seed=0, device=CPU
+        )
 
 
 def test_one_image_per_class_and_colour_train_too(tmp_path: Path) -> None:
@@ -228,7 +247,7 @@ def test_one_image_per_class_and_colour_train_too(tmp_path: Path) -> None:
     facts = train_generator(
         pixels,
         np.array([0, 1]),
-        2,
+        tiny_space(2),
         config,
         training,
         folder=tmp_path,
@@ -276,7 +295,9 @@ def test_the_prior_is_kept_or_balanced(
     pixels, labels = pixels[:8], labels[:8]  # six of class 0, two of class 1
     training = TRAINING.model_copy(update={"iterations": 60, "prior": prior})
 
-    train_generator(pixels, labels, 2, CONFIG, training, folder=tmp_path, seed=0, device=CPU)
+    train_generator(
+        pixels, labels, tiny_space(2), CONFIG, training, folder=tmp_path, seed=0, device=CPU
+    )
     real = torch.cat([batch[0] for batch in seen if len(batch) == 2])
     fake = torch.cat([batch[-1] for batch in seen])
 

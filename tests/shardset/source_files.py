@@ -8,11 +8,33 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shardset.labels import LabelSettings
 from shardset.sources import RealImages, SourceColumns, read_source
+
+BAR = LabelSettings(unit="bar", range=(0.0, 10.0))
 
 
 def read(spec: str, size: int | None = None, channels: int | None = None) -> RealImages:
     return read_source(spec, size=size, channels=channels, columns=SourceColumns())
+
+
+def read_numbers(spec: str, label: LabelSettings = BAR, size: int | None = None) -> RealImages:
+    """The images of a source whose labels are numbers, of 0 to 10 bar if nothing else is said."""
+    columns = SourceColumns()
+    return read_source(
+        spec, size=size, channels=None, columns=columns, task="regression", label=label
+    )
+
+
+def write_numbered(folder: Path, labels: list[object], *, side: int = 12, seed: int = 0) -> None:
+    """Pictures 0.png, 1.png, … and the metadata.csv that gives them these labels."""
+    rows = ["file_name,label"]
+    for i, (picture, label) in enumerate(
+        zip(noise(len(labels), side, side, seed=seed), labels, strict=True)
+    ):
+        save(folder / f"{i}.png", picture)
+        rows.append(f"{i}.png,{label}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -98,3 +98,25 @@ def test_impossible_plans_are_refused():
                 ),
             }
         )
+
+
+def test_numbers_are_planned_as_they_are(tmp_path):
+    """Floats stay floats on disk, also whole ones and NumPy's, and labels are float64."""
+    plan = planned({0.1: 2, -3.0: 3}, shard_size=4).topped_up({np.float64(7.0): np.int64(1)})
+    write_plan(tmp_path / "plan.json", plan)
+    again = read_plan(tmp_path / "plan.json")
+
+    assert plan == again
+    assert every_label(again) == [-3.0, -3.0, -3.0, 0.1, 0.1, 7.0]
+    assert {plan.labels(spec).dtype for spec in again.shards} == {np.dtype(np.float64)}
+    assert {type(label) for label in again.planned} == {float}
+    assert again.planned == {-3.0: 3, 0.1: 2, 7.0: 1}
+    assert {type(label) for label in planned({np.int64(2): 1}).planned} == {int}
+
+
+def test_a_plan_has_labels_of_one_kind():
+    """Classes and numbers do not meet, and a label is a number."""
+    with pytest.raises(ValidationError, match="labels are both int and float"):
+        planned({0: 4}).topped_up({0.5: 1})
+    with pytest.raises(ValidationError):
+        planned({float("nan"): 1})

@@ -380,7 +380,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(
         ("digit", "did you mean digits"),
         ("hf:/no/such/folder", "is no local folder, and no Hub dataset"),
         ("imagefolders:photos", "did you mean imagefolder"),
-        ("photos", "is none of digits, idx:FOLDER, imagefolder:FOLDER, hf:"),
+        ("photos", "is none of digits, rotated-digits, idx:FOLDER, .*, h5:FILE, hf:"),
         ("idx", "does not have the form idx:FOLDER"),
         ("hf:", "does not have the form hf:ID_OR_PATH"),
         ("digits:here", "does not have the form digits"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shardset.errors import SourceError
-from shardset.labels import ClassLabels
+from shardset.labels import ClassLabels, ContinuousLabels
 from shardset.sources import RealImages
 from shardset.splits import Budget, RealData, RealSplit, split_reals
 
@@ -61,7 +61,9 @@ def ids_of(reals: RealImages, split: RealSplit) -> dict[str, set[str]]:
 
 
 def per_class(reals: RealImages, indices: np.ndarray) -> list[int]:
-    return [int((reals.labels[indices] == label).sum()) for label in range(reals.space.count)]
+    return [
+        int((reals.labels[indices] == label).sum()) for label in range(len(reals.space.group_names))
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -256,3 +258,117 @@ def test_parts_come_as_pixels_and_labels_and_test_openings_are_counted() -> None
     assert set(data.all_train.tolist()) == {*data.split.train, *data.split.outside}
     assert np.array_equal(data.all_train_pixels, reals.pixels[data.all_train])
     assert np.array_equal(data.all_train_labels, reals.labels[data.all_train])
+
+
+# --- continuous labels ---
+
+
+def make_numbers(
+    turns: list[int], *, origins: bool = True, tests: Sequence[int] = ()
+) -> RealImages:
+    """Distinct images with distinct labels, `turns[k]` of them derived from origin k; the origins
+    `tests` are marked as test images.
+    """
+    origin = np.repeat(np.arange(len(turns)), turns)
+    reals = make_reals([len(origin), 0])
+    return replace(
+        reals,
+        labels=np.linspace(-60, 60, len(origin)),
+        space=ContinuousLabels(unit="degrees", low=-60, high=60),
+        origins=tuple(f"scan {k}" for k in origin) if origins else None,
+        is_test=np.isin(origin, tests) if tests else None,
+    )
+
+
+def origins_of(reals: RealImages, indices: np.ndarray) -> Counter[str]:
+    assert reals.origins is not None
+    return Counter(reals.origins[i] for i in indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    turns=st.lists(st.integers(1, 4), min_size=8, max_size=30),
+    marked=st.booleans(),
+    total=st.one_of(st.none(), st.integers(4, 20)),
+    seed=st.integers(0, 2**40),
+    data=st.data(),
+)
+def test_all_images_of_an_origin_stay_on_one_side_of_every_split(
+    turns: list[int], marked: bool, total: int | None, seed: int, data: st.DataObject
+) -> None:
+    """Test and validation share no origin with another part, whatever the order of the images."""
+    reals = make_numbers(turns, tests=[0, 3] if marked else ())
+    rest = sum(turns) - turns[0] - turns[3] if marked else sum(sorted(turns)[:6])
+    budget = Budget(total=total and max(4, min(total, rest // 2)))
+    split = split_reals(reals, budget, seed)
+    scans = {part: set(origins_of(reals, getattr(split, part))) for part in PARTS}
+    order = np.array(data.draw(st.permutations(range(len(reals.labels)))))
+    assert reals.origins is not None
+    again = replace(shuffled(reals, order), origins=tuple(reals.origins[i] for i in order))
+
+    assert ids_of(reals, split) == ids_of(again, split_reals(again, budget, seed))
+    assert scans["test"].isdisjoint(scans["train"] | scans["validation"] | scans["outside"])
+    assert scans["validation"].isdisjoint(scans["train"] | scans["outside"])
+    assert split.test.size == sum(turns[int(scan.split()[1])] for scan in scans["test"])
+    used = len(split.train) + len(split.validation)
+    assert budget.total is None or used == budget.total
+    assert min(len(split.train), len(split.validation)) >= 1
+
+
+def test_the_budget_takes_one_image_of_each_origin_before_a_second_of_any() -> None:
+    """50 origins of 3 turns, 10 of them for the test: 30, then 60 of the other 120 images."""
+    reals = make_numbers([3] * 50)
+    for total, counts in ((30, {1: 30}), (60, {1: 20, 2: 20})):
+        split = split_reals(reals, Budget(total=total), seed=0)
+        used = origins_of(reals, np.concatenate([split.train, split.validation]))
+
+        assert Counter(used.values()) == counts
+        assert len(origins_of(reals, split.test)) == 10
+        assert len(split.test) == 30
+        # A fifth of the origins validates; their other turns are in no part.
+        validating = len(origins_of(reals, split.validation))
+        assert validating == len(used) // 5
+        assert len(split.outside) == 120 - total - (3 * validating - len(split.validation))
+
+
+def test_a_larger_total_contains_a_smaller_one_part_by_part() -> None:
+    """As for classes, also where the larger one takes further turns."""
+    reals = make_numbers([3] * 60)
+    smaller = ids_of(reals, split_reals(reals, Budget(total=20), seed=5))
+    for total in (21, 40, 100, 144):
+        larger = ids_of(reals, split_reals(reals, Budget(total=total), seed=5))
+
+        assert smaller["train"] <= larger["train"]
+        assert smaller["validation"] <= larger["validation"]
+        assert smaller["test"] == larger["test"]
+
+
+def test_without_origins_every_image_is_its_own() -> None:
+    """Numbers alone are split as one class is; doubles are left out once."""
+    reals = make_numbers([1] * 100, origins=False)
+    pixels = reals.pixels.copy()
+    pixels[7] = pixels[9]
+    reals = replace(reals, pixels=pixels)
+    split = split_reals(reals, Budget(total=40, test_fraction=0.25), seed=1)
+
+    assert [len(getattr(split, part)) for part in PARTS] == [32, 8, 34, 25]
+    assert split.duplicates == 1
+    assert np.bincount(np.concatenate([getattr(split, p) for p in PARTS])).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("turns", "budget", "message"),
+    [
+        ([1] * 20, Budget(per_class=5), "budget.per_class needs classes; give budget.total"),
+        ([1] * 20, Budget(prior="balanced"), "budget.prior: balanced needs classes"),
+        ([1] * 20, Budget(total=17), "budget.total 17 is above the 16 distinct images"),
+        ([1] * 3, Budget(), "the 1 images to train on have 1 different labels, expected at least"),
+        ([5], Budget(), "the 0 images to train on"),
+    ],
+)
+def test_a_budget_that_does_not_suit_numbers_is_refused(
+    turns: list[int], budget: Budget, message: str
+) -> None:
+    """Nothing is counted by class; two different labels are the least one can train on."""
+    with pytest.raises(SourceError, match=message):
+        split_reals(make_numbers(turns), budget, seed=0)

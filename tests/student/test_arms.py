@@ -3,7 +3,7 @@
 import pytest
 
 from shardset.errors import TrainingDiverged
-from student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
+from student.arms import ARMS, arms_of, choose, images_seen, starts_from_no_kd, steps_of
 
 
 def test_arms_are_those_of_the_comparison():
@@ -40,6 +40,13 @@ def test_equal_compute_sees_as_many_images_as_the_arms_that_fine_tune():
     assert not starts_from_no_kd("hinton", "scratch")
 
 
+def test_continuous_labels_have_no_arms_that_distil():
+    """There are no logits to follow; all other arms are those of the classes, in their order."""
+    assert arms_of("classification") == tuple(ARMS)
+    distilled = {"hinton", "raw+hinton", "cgan-kd+hinton"}
+    assert arms_of("regression") == tuple(name for name in ARMS if name not in distilled)
+
+
 def figures(*accuracies, loss=1.0):
     """One validation row per seed; None for a training that diverged."""
     return [a if a is None else {"accuracy": a, "cross_entropy": loss} for a in accuracies]
@@ -55,6 +62,19 @@ def test_cross_entropy_breaks_a_tie():
     tied = {(100, 0.1): figures(90, loss=0.4), (200, 0.1): figures(90, loss=0.3)}
 
     assert choose(tied) == (200, 0.1)
+
+
+def test_the_smallest_mean_error_is_chosen_and_rmse_breaks_a_tie():
+    """For continuous labels less is better."""
+    rows = {
+        name: [{"mae": error, "rmse": square} for error, square in pairs]
+        for name, pairs in {
+            "lucky": [(1.0, 2.0), (4.0, 5.0)],
+            "even": [(2.0, 3.0), (2.0, 3.0)],
+            "even, fewer outliers": [(1.0, 2.5), (3.0, 3.0)],
+        }.items()
+    }
+    assert choose(rows) == "even, fewer outliers"
 
 
 def test_a_setting_that_diverged_for_one_seed_is_ruled_out():

@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from shardset.errors import BadInput
+from shardset.labels import ContinuousLabels
+from shardset.testing import tiny_space
 from student.batches import Batches, TrainingData
 
 CPU = torch.device("cpu")
+ANGLES = ContinuousLabels(unit="degrees", low=-60.0, high=60.0)
 
 
 def marked(first, count, size=8):
@@ -26,10 +29,12 @@ def some_data(reals=10, generated=30, **more):
     )
 
 
-def batches(data, *, batch=8, fraction=0.5, augment="none", distil=False, teacher=None, seed=0):
+def batches(
+    data, *, batch=8, fraction=0.5, augment="none", distil=False, teacher=None, seed=0, space=None
+):
     return Batches(
         data,
-        outputs=3,
+        space=space or tiny_space(3),
         batch=batch,
         generated_fraction=fraction,
         augment=augment,
@@ -77,7 +82,7 @@ def test_each_set_is_gone_through_once_an_epoch_in_changing_order():
 def test_labels_stay_with_their_images():
     """Labels were made as the image's number modulo three."""
     for batch in batches(some_data()).of(9):
-        assert [number % 100 % 3 for number in numbers_of(batch)] == batch.labels.tolist()
+        assert [number % 100 % 3 for number in numbers_of(batch)] == batch.targets.tolist()
 
 
 def test_a_step_does_not_depend_on_how_many_follow():
@@ -151,6 +156,37 @@ def test_read_only_arrays_are_taken():
     assert len(list(batches(data).of(2))) == 2
 
 
+def test_continuous_labels_reach_the_network_scaled():
+    """Image i has the label −60 + 12 i degrees: a tenth of the range each."""
+    data = TrainingData(marked(0, 11), np.arange(11) * 12.0 - 60)
+    for batch in batches(data, space=ANGLES).of(5):
+        assert batch.targets.dtype == torch.float32
+        expected = torch.tensor(numbers_of(batch)) / 10
+        torch.testing.assert_close(batch.targets, expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0.0, 61.0]), "real labels: label 61 of sample 1 is not within"),
+        (np.array([np.nan, 0.0]), "label nan of sample 0"),
+        (np.zeros(2, np.int64), "int64, expected float64"),
+        (np.zeros((2, 3)), "several numbers for each image"),
+        (np.zeros(3), "one for each of 2 images"),
+    ],
+)
+def test_continuous_labels_that_do_not_fit_are_refused(labels, message):
+    """By the label space, which names the images they came with."""
+    with pytest.raises(BadInput, match=message):
+        batches(TrainingData(marked(0, 2), labels), space=ANGLES)
+
+
+def test_continuous_labels_are_not_distilled():
+    """There are no logits to follow; replaced labels are the way."""
+    with pytest.raises(BadInput, match=r"distillation needs a teacher's logits.* replaced"):
+        batches(TrainingData(marked(0, 2), np.zeros(2)), space=ANGLES, distil=True)
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
@@ -161,8 +197,12 @@ def test_read_only_arrays_are_taken():
             {"distil": True},
             r"logits \[30, 3\] of the generated images, got \[30, 2\]",
         ),
-        (TrainingData(marked(0, 4), np.array([0, 1, 2, 3])), {}, "one of 3 classes"),
-        (TrainingData(marked(0, 4), np.array([0, 1])), {}, "each of 4 images"),
+        (
+            TrainingData(marked(0, 4), np.array([0, 1, 2, 3])),
+            {},
+            "real labels: label 3 of sample 3 is not one of the 3 classes",
+        ),
+        (TrainingData(marked(0, 4), np.array([0, 1])), {}, "one for each of 4 images"),
         (TrainingData(marked(0, 0), np.array([], np.int64)), {}, "8 real images in every batch"),
         (TrainingData(np.zeros((4, 8, 8)), np.zeros(4, np.int64)), {}, "must be uint8"),
         (

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from shardset.errors import BadInput
-from student.evaluate import accuracy, mean_cross_entropy, outputs_of
+from shardset.labels import ContinuousLabels
+from shardset.testing import tiny_space
+from student.evaluate import accuracy, mean_cross_entropy, measures, outputs_of, predictions
 from student.networks import build_network
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
@@ -46,6 +48,35 @@ def test_cross_entropy_is_that_of_torch():
     labels = np.arange(20) % 5
     expected = torch.nn.functional.cross_entropy(torch.tensor(outputs), torch.tensor(labels))
     assert mean_cross_entropy(outputs, labels) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_classes_are_measured_by_accuracy_and_cross_entropy():
+    """The largest logit is the prediction, an int64."""
+    outputs, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+    space = tiny_space(4)
+    assert predictions(outputs, space).tolist() == [0, 1, 2, 3]
+    assert predictions(outputs, space).dtype == np.int64
+    # Three right with probability e/(e + 3), one with 1/(e + 3).
+    cross_entropy = np.log(np.e + 3) - 0.75
+    assert measures(outputs, labels, space) == pytest.approx(
+        {"accuracy": 75.0, "cross_entropy": cross_entropy}
+    )
+
+
+def test_continuous_labels_are_measured_in_their_unit():
+    """Values beyond the range are predictions of its end; nothing is rounded."""
+    space = ContinuousLabels(unit="degrees", low=-60.0, high=60.0)
+    outputs = np.array([[0.25], [0.5], [1.5], [-0.1]], dtype=np.float32)
+    found = predictions(outputs, space)
+    assert found.dtype == np.float64
+    assert found.tolist() == [-30.0, 0.0, 60.0, -60.0]
+    # Errors of 1, −2, 0 and −4 degrees.
+    labels = np.array([-31.0, 2.0, 60.0, -56.0])
+    assert measures(outputs, labels, space) == pytest.approx(
+        {"mae": 7 / 4, "rmse": np.sqrt(21 / 4)}
+    )
+    with pytest.raises(BadInput, match=r"outputs \[n, 1\] are needed for these labels"):
+        predictions(np.eye(4), space)
 
 
 def test_input_that_means_nothing_is_refused():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shardset.errors import BadInput
-from student.losses import Hinton, cross_entropy, distilled, hinton
+from student.losses import Hinton, cross_entropy, distilled, hinton, regression_loss
 
 
 def softmax(logits):
@@ -56,12 +56,31 @@ def test_alpha_weighs_the_teacher_against_the_label():
         torch.testing.assert_close(loss, (1 - alpha) * hard + alpha * soft)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("mse", [0.0, 0.0025, 0.25]),
+        ("l1", [0.0, 0.05, 0.5]),
+        ("huber", [0.0, 0.00125, 0.045]),  # 0.05²/2; 0.1 · (0.5 − 0.1/2)
+    ],
+)
+def test_regression_losses_are_those_of_the_error(kind, expected):
+    """Errors of 0, 0.05 and −0.5 of the label range, per sample and in float32."""
+    values = torch.tensor([[0.4], [0.45], [-0.1]], dtype=torch.float64)
+    loss = regression_loss(values, torch.full((3,), 0.4), kind)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
 def test_shapes_that_do_not_belong_together_are_refused():
     """Broadcasting would hide them."""
     with pytest.raises(BadInput, match=r"\[5, 4\] and \[5, 1\]"):
         cross_entropy(torch.zeros(5, 4), torch.zeros(5, 1, dtype=torch.int64))
     with pytest.raises(BadInput, match=r"\[5, 4\] of the student and \[1, 4\] of the teacher"):
         hinton(torch.zeros(5, 4), torch.zeros(1, 4), 1.0)
+    for values in (torch.zeros(5), torch.zeros(5, 2), torch.zeros(4, 1)):
+        with pytest.raises(BadInput, match=r"values \[n, 1\] and targets \[n\]"):
+            regression_loss(values, torch.zeros(5), "mse")
 
 
 def test_impossible_hyperparameters_are_refused():

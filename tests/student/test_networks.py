@@ -79,16 +79,16 @@ def test_networks_for_cpus_have_the_parameters_they_claim(name, size, parameters
     assert sum(tensor.numel() for tensor in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 21)])
+@pytest.mark.parametrize(("channels", "size", "wanted"), [(1, 8, 4), (3, 21, 1)])
 @pytest.mark.parametrize("name", get_args(NetworkName))
-def test_every_network_takes_small_and_odd_sizes(name, channels, size):
-    """Outputs are finite and are one linear layer over the features."""
-    network = build_network(name, outputs=4, channels=channels, size=size).eval()
+def test_every_network_takes_small_and_odd_sizes(name, channels, size, wanted):
+    """Outputs, several or one, are finite and are one linear layer over the features."""
+    network = build_network(name, outputs=wanted, channels=channels, size=size).eval()
     images = torch.rand(2, channels, size, size) * 2 - 1
     with torch.inference_mode():
         outputs, features = network(images), network.features(images)
         last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)][-1]
-        assert outputs.shape == (2, 4)
+        assert outputs.shape == (2, wanted)
         assert features.shape == (2, last.in_features)
         torch.testing.assert_close(last(features), outputs)
         assert outputs.isfinite().all()
@@ -124,14 +124,23 @@ def test_wide_residual_network_computes_what_its_tensors_mean():
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "halvings"), [(32, 3), (64, 4)])
-def test_vgg_computes_what_its_tensors_mean(size, halvings):
-    """vgg8 pools three times at 32 px and a fourth time from 64 px on, as the original does."""
-    network = with_random_statistics(build_network("vgg8", outputs=5, channels=3, size=size))
+@pytest.mark.parametrize(
+    ("name", "size", "halvings", "convolutions"),
+    [
+        ("vgg8", 32, 3, (1, 1, 1, 1, 1)),
+        ("vgg8", 64, 4, (1, 1, 1, 1, 1)),
+        ("vgg11", 32, 3, (1, 1, 2, 2, 2)),
+        ("vgg19", 32, 3, (2, 2, 4, 4, 4)),
+    ],
+)
+def test_vgg_computes_what_its_tensors_mean(name, size, halvings, convolutions):
+    """It pools three times at 32 px and a fourth time from 64 px on, as the original does."""
+    network = with_random_statistics(build_network(name, outputs=5, channels=3, size=size))
     net, x = ByName(network), torch.rand(2, 3, size, size) * 2 - 1
     outputs = network(x)
-    for index in range(5):
-        x = F.relu(net.bn(f"block{index}.1", net.conv(f"block{index}.0", x)))
+    for index, count in enumerate(convolutions):
+        for at in range(0, 3 * count, 3):
+            x = F.relu(net.bn(f"block{index}.{at + 1}", net.conv(f"block{index}.{at}", x)))
         x = F.max_pool2d(x, 2) if index < halvings else x
     torch.testing.assert_close(
         outputs, net.linear("classifier", x.mean((2, 3))), rtol=1e-4, atol=1e-5

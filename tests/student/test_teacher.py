@@ -137,7 +137,7 @@ def test_function_of_a_module_gives_its_network(tmp_path, monkeypatch):
 def test_teacher_of_other_classes_is_refused(tmp_path):
     """The number of its outputs is tried before anything is scored."""
     save_network(tmp_path, network(), name="resnet8", outputs=3, channels=1, size=8)
-    with pytest.raises(BadInput, match="must know the same 4 classes"):
+    with pytest.raises(BadInput, match="a logit for each of the same 4 classes"):
         load(tmp_path, outputs=4)
 
 

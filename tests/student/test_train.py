@@ -8,8 +8,10 @@ import torch
 from pydantic import ValidationError
 
 from shardset.errors import BadInput, CheckpointError, TrainingDiverged
+from shardset.labels import ContinuousLabels
+from shardset.testing import tiny_space
 from student.batches import TrainingData
-from student.evaluate import accuracy, outputs_of
+from student.evaluate import accuracy, measures, outputs_of
 from student.losses import Hinton
 from student.train import StudentTraining, learning_rate, train_network
 
@@ -28,7 +30,7 @@ def stripes(count=48, seed=0):
 
 
 def train(config=QUICK, data=None, **options):
-    options = {"outputs": 4, "seed": 0, "device": CPU} | options
+    options = {"space": tiny_space(4), "seed": 0, "device": CPU} | options
     return train_network(data or TrainingData(*stripes()), config, **options)
 
 
@@ -57,6 +59,47 @@ def test_learns_a_simple_task(config):
     network, _ = train(config)
     pixels, labels = stripes(400, seed=1)
     assert accuracy(outputs_of(network, pixels), labels) > 95
+
+
+POSITIONS = ContinuousLabels(unit="mm", low=-3.0, high=3.0)
+
+
+def bumps(count=64, seed=0):
+    """Noisy images whose label is where a bright bump stands."""
+    random = np.random.default_rng(seed)
+    labels = np.linspace(-3, 3, count)
+    heights = 120 * np.exp(-((np.arange(8) - 3.5 - labels[:, None]) ** 2) / 2)
+    noise = random.uniform(0, 60, (count, 1, 8, 8))
+    return (noise + heights[:, None, None, :]).astype(np.uint8), labels
+
+
+@pytest.mark.parametrize(
+    "config",
+    [changed(regression_loss=kind, steps=300, ema_decay=0.9) for kind in ("mse", "l1", "huber")]
+    + [changed(network="resnet8", steps=150, lr=0.05)],
+    ids=["mse", "l1", "huber", "batch-norm"],
+)
+def test_learns_a_continuous_label(config):
+    """Guessing the middle is 1.5 mm off; new images are told to a fraction of that."""
+    network, history = train(config, TrainingData(*bumps()), space=POSITIONS)
+    pixels, labels = bumps(100, seed=1)
+    assert measures(outputs_of(network, pixels), labels, POSITIONS)["mae"] < 0.4
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_seed_alone_decides_a_regression():
+    """Equal seeds give equal bytes for continuous labels too, and their loss makes a difference."""
+    options = {"data": TrainingData(*bumps()), "space": POSITIONS}
+    assert same(train(**options)[0], train(**options)[0])
+    assert not same(train(**options)[0], train(**options, seed=1)[0])
+    assert not same(train(**options)[0], train(changed(regression_loss="l1"), **options)[0])
+
+
+def test_continuous_labels_are_not_distilled():
+    """Refused before the first step."""
+    config = changed(distillation=Hinton())
+    with pytest.raises(BadInput, match="distillation needs a teacher's logits"):
+        train(config, TrainingData(*bumps()), space=POSITIONS)
 
 
 def test_learns_in_bfloat16():
@@ -180,7 +223,7 @@ def test_divergence_is_named_with_what_to_change(optimiser):
 
 def test_weights_of_another_network_are_refused():
     """Before any step."""
-    other, _ = train(changed(steps=1), outputs=5)
+    other, _ = train(changed(steps=1), space=tiny_space(5))
     with pytest.raises(CheckpointError, match="the weights to start from"):
         train(init=other.state_dict())
 
@@ -213,7 +256,24 @@ def test_settings_are_strict_and_come_from_yaml():
         {"generated_fraction": 1.0},
         {"ema_decay": 1.0},
         {"augment": "rotate"},
+        {"regression_loss": "mape"},
         {"steps": "many"},
     ):
         with pytest.raises(ValidationError):
             StudentTraining(**fields)
+
+
+def test_a_network_for_numbers_starts_in_the_middle_of_the_range():
+    """Before its first step it answers ½ whatever it sees, so the first loss is the labels' own."""
+    space = ContinuousLabels(unit="bar", low=0, high=10)
+    pixels = np.random.default_rng(0).integers(256, size=(8, 1, 16, 16), dtype=np.uint8)
+    labels = np.linspace(0, 10, 8)
+    _, history = train_network(
+        TrainingData(real_pixels=pixels, real_labels=labels),
+        StudentTraining(network="convnet-11k", steps=1, batch=8, lr=1e-9),
+        space=space,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+    assert history[0]["loss"] == pytest.approx(np.mean((labels / 10 - 0.5) ** 2), rel=1e-5)

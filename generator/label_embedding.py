@@ -1,0 +1,184 @@
+"""CcGAN's improved label input: a continuous label becomes a vector before the GAN sees it.
+
+Ding et al. 2021 (arXiv 2011.07379, §4.3): x2y learns image → feature → label; then y2h learns
+label → feature such that x2y's last layer, h2y, reads the label back. y2h is what stays.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from generator.config import EmbeddingTraining
+from shardset.errors import TrainingDiverged
+
+EMBEDDING = 128
+NOISE = 0.2  # on the labels that y2h learns, so that it learns those between them too
+BOUND = 0.05  # largest mean reconstruction error, as a part of the range
+
+
+class LabelEmbedding(nn.Sequential):
+    """y2h: `forward(targets)` → embeddings float32 `[n, EMBEDDING]`; targets in [0, 1], `[n]`.
+
+    As published: five linear layers, group normalisation after all but the last.
+    """
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for inputs in (1, *[EMBEDDING] * 3):
+            layers += [nn.Linear(inputs, EMBEDDING), nn.GroupNorm(8, EMBEDDING), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU())
+
+    def forward(self, targets: Tensor) -> Tensor:
+        return super().forward(targets[:, None])
+
+
+class ImageToLabel(nn.Module):
+    """x2y: `forward(images)` → scaled labels `[n]`; `h2y` is its last step, from the feature."""
+
+    def __init__(self, image_size: int, channels: int, config: EmbeddingTraining) -> None:
+        super().__init__()
+        if config.network == "resnet34":
+            body = [_ResNet34(channels), *_layer(nn.Linear(512, 512)), nn.Linear(512, EMBEDDING)]
+        else:
+            body = _small(image_size, channels)
+        self.feature = nn.Sequential(*body, nn.BatchNorm1d(EMBEDDING), nn.ReLU())
+        self.last = nn.Linear(EMBEDDING, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.h2y(self.feature(images))
+
+    def h2y(self, features: Tensor) -> Tensor:
+        """Scaled labels `[n]`, at least 0, of features `[n, EMBEDDING]`."""
+        return F.relu(self.last(features))[:, 0]
+
+
+def train_label_embedding(
+    pixels: Tensor, targets: Tensor, config: EmbeddingTraining, seed: int
+) -> tuple[LabelEmbedding, dict[str, float]]:
+    """The trained y2h and two mean absolute errors as parts of the range: of labels there and
+    back (`label_reconstruction_error`) and of x2y on its images (`image_label_error`).
+
+    pixels uint8 `[n, c, s, s]` and targets float32 `[n]` in [0, 1], on the device to train on.
+    `TrainingDiverged` where labels do not come back to within 0.05.
+    """
+    device = pixels.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ImageToLabel(pixels.shape[2], pixels.shape[1], config).to(device)
+        embedding = LabelEmbedding().to(device)
+    # Where the last ReLU starts at 0 for everything, it stays there.
+    nn.init.constant_(net.last.bias, float(targets.mean()))
+    draws = torch.Generator().manual_seed(seed)
+
+    def picks() -> Tensor:
+        return torch.randint(len(pixels), (config.batch,), generator=draws).to(device)
+
+    def image_loss() -> Tensor:
+        index = picks()
+        return F.mse_loss(net(_floats(pixels[index])), targets[index])
+
+    def label_loss() -> Tensor:
+        noise = NOISE * torch.randn(config.batch, generator=draws).to(device)
+        labels = (targets[picks()] + noise).clamp_(0, 1)
+        return F.mse_loss(net.h2y(embedding(labels)), labels)
+
+    _minimise(image_loss, net, config.image_steps, config.lr)
+    net.eval().requires_grad_(False)
+    _minimise(label_loss, embedding, config.label_steps, config.lr)
+    return embedding, _errors(net, embedding, pixels, targets)
+
+
+@torch.no_grad()
+def _errors(
+    net: ImageToLabel, embedding: LabelEmbedding, pixels: Tensor, targets: Tensor
+) -> dict[str, float]:
+    labels = torch.linspace(0, 1, 201, device=pixels.device)
+    back = float((net.h2y(embedding(labels)) - labels).abs().mean())
+    predicted = torch.cat([net(_floats(part)) for part in pixels.split(512)])
+    if not back <= BOUND:
+        raise TrainingDiverged(
+            f"generator training: the label embedding gives labels back with a mean error of "
+            f"{back:.3g} of the range, expected at most {BOUND:g}; raise embedding.label_steps or "
+            "embedding.image_steps, or lower embedding.lr"
+        )
+    return {
+        "label_reconstruction_error": back,
+        "image_label_error": float((predicted - targets).abs().mean()),
+    }
+
+
+def _minimise(loss: Callable[[], Tensor], network: nn.Module, steps: int, lr: float) -> None:
+    """Adam with a rate that falls to 0 along a cosine."""
+    optimiser = torch.optim.Adam(network.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss().backward()
+        optimiser.step()
+        schedule.step()
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(127.5).sub_(1)
+
+
+def _layer(linear: nn.Module) -> list[nn.Module]:
+    """A layer with batch normalisation and ReLU after it."""
+    if isinstance(linear, nn.Conv2d):
+        return [linear, nn.BatchNorm2d(linear.out_channels), nn.ReLU()]
+    assert isinstance(linear, nn.Linear)
+    return [linear, nn.BatchNorm1d(linear.out_features), nn.ReLU()]
+
+
+def _small(image_size: int, channels: int) -> list[nn.Module]:
+    """Convolutions that halve the size down to 4 … 7 pixels, and a linear layer on all of them."""
+    layers: list[nn.Module] = []
+    inputs, outputs, size = channels, 16, image_size
+    while size > 7:
+        layers += _layer(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False))
+        inputs, outputs, size = outputs, min(2 * outputs, 128), -(-size // 2)
+    return [*layers, nn.Flatten(), nn.Linear(inputs * size**2, EMBEDDING)]
+
+
+class _ResNet34(nn.Module):
+    """He et al. 2016 (arXiv 1512.03385), its stem 3×3 and of full size: features `[n, 512]`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_layer(nn.Conv2d(channels, 64, 3, padding=1, bias=False)))
+        blocks: list[nn.Module] = []
+        inputs = 64
+        for outputs, count in ((64, 3), (128, 4), (256, 6), (512, 3)):
+            for _ in range(count):
+                blocks.append(_Residual(inputs, outputs))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.blocks(self.stem(x)).mean((2, 3))
+        return features
+
+
+class _Residual(nn.Module):
+    """Two 3×3 convolutions around which the input goes; more channels halve the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        stride = 1 if inputs == outputs else 2
+        self.inner = nn.Sequential(
+            *_layer(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if stride == 1
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.inner(x) + self.shortcut(x))
