@@ -1,4 +1,4 @@
-"""Producing a pool against bare forward passes: `python -m benchmarks.produce_speed`.
+"""Producing a pool against bare forward passes: `python -m benchmarks.produce_speed [--recipe R]`.
 
 Both sides run on as many worker processes as there are cores, one thread each, on the same plan
 and weights (untrained: pixels cost what they cost). They alternate; the best of each counts.
@@ -19,11 +19,11 @@ from app.recipe import load_recipe
 from generator.produce import ProduceJob, generate, load_generator, produce_shard
 from generator.train import build_generator
 from shardset.identity import pool_id
-from shardset.labels import ClassLabels
+from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from shardset.plan import PLAN_VERSION, make_plan, read_plan, write_plan
 from shardset.weights import save_weights
 
-CLASSES, SIZE, CHANNELS = 10, 28, 1
+LABELS, CHANNELS = 10, 1
 ROUNDS = 3
 
 
@@ -54,15 +54,21 @@ def main() -> None:
     """Prints images per second of both sides and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("--recipe", default="fashion-mnist")
+    parser.add_argument("--size", type=int, default=28, help="pixels a side")
     options = parser.parse_args()
-    recipe = load_recipe("fashion-mnist")
+    recipe = load_recipe(options.recipe)
+    space: LabelSpace = ClassLabels(names=tuple(map(str, range(LABELS))))
+    labels: list[int] | list[float] = list(range(LABELS))
+    if recipe.task == "regression":
+        space = ContinuousLabels(unit="degrees", low=-60, high=60)
+        labels = np.linspace(space.low, space.high, LABELS).tolist()
     workers = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        space = ClassLabels(names=tuple(map(str, range(CLASSES))))
         shape = {
             **recipe.generator.network.model_dump(),
-            "image_size": SIZE,
+            "image_size": options.size,
             "channels": CHANNELS,
             "space": space.model_dump(mode="json"),
         }
@@ -76,8 +82,8 @@ def main() -> None:
                 shard_size=recipe.pool.shard_size,
                 batch=recipe.pool.batch,
                 threads=1,
-                precision=resolve_precision(recipe.precision, torch.device("cpu"), SIZE),
-                per_label=dict.fromkeys(range(CLASSES), options.samples // CLASSES),
+                precision=resolve_precision(recipe.precision, torch.device("cpu"), options.size),
+                per_label=dict.fromkeys(labels, options.samples // LABELS),
             )
             write_plan(pool / "plan.json", plan)
             jobs = [ProduceJob(root / "generator", pool, s.index, "benchmark") for s in plan.shards]
