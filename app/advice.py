@@ -32,7 +32,12 @@ def advise(validation: Mapping[str, np.ndarray], recipe: Recipe, space: LabelSpa
     ]
     for arm, what in (
         ("raw", "the raw pool: raise policy.accept or policy.rho"),
-        ("relabelled", "the teacher's labels: set policy.relabel=true"),
+        (
+            "relabelled",
+            "nothing filtered: set policy.filter=none"
+            if recipe.policy.relabel
+            else "the teacher's labels: set policy.relabel=true",
+        ),
         ("hinton", "soft labels on real images"),
         ("cgan-kd+hinton", "soft labels on curated images"),
     ):

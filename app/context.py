@@ -61,13 +61,37 @@ class Context:
             self.reals, split_reals(self.reals, self.recipe.budget, seed=self.recipe.seed)
         )
 
-    @cached_property
+    @property
     def space(self) -> LabelSpace:
-        """What a label is: as recorded with the run, so that selecting need not read the source."""
-        recorded = self.run.facts().get("source", {})
-        if recorded.get("label") == self.recipe.label.model_dump(mode="json"):
-            return TypeAdapter[LabelSpace](LabelSpace).validate_python(recorded["space"])
+        """What a label is: as recorded with the run, so that selecting need not read the source,
+        until the source is read.
+        """
+        if "reals" not in self.__dict__ and (recorded := self._recorded_space) is not None:
+            return recorded
         return self.reals.space
+
+    @cached_property
+    def _recorded_space(self) -> LabelSpace | None:
+        recorded = self.run.facts().get("source", {})
+        asked = {"spec": self.recipe.source, "label": self.recipe.label.model_dump(mode="json")}
+        if any(recorded.get(name) != value for name, value in asked.items()):
+            return None
+        return TypeAdapter[LabelSpace](LabelSpace).validate_python(recorded["space"])
+
+    def source_facts(self) -> Facts:
+        """What run.json keeps of the source: a row for every image that was left out, and why."""
+        reals, split = self.reals, self.data.split
+        return {
+            "spec": reals.spec,
+            "revision": reals.revision,
+            "space": reals.space.model_dump(mode="json"),
+            "label": self.recipe.label.model_dump(mode="json"),
+            "fingerprint": reals.fingerprint,
+            "images": len(reals.labels),
+            "duplicates": split.duplicates,
+            "cropped": reals.cropped,
+            "rejected": [{"image": image.id, "status": image.reason} for image in reals.rejected],
+        }
 
     @cached_property
     def threads(self) -> int:
@@ -133,8 +157,10 @@ class Context:
         return self.run.stage_is_done(stage, fields)
 
     def finish(self, stage: str, fields: Facts, facts: Facts) -> None:
-        """Marks a stage as done; the recipe that it followed is now the run's."""
+        """Marks a stage as done; the recipe that it followed is now the run's, and its source."""
         self.run.finish_stage(stage, fields, facts)
+        if "reals" in self.__dict__:
+            self.run.record(source=self.source_facts())
         self.write_recipe()
 
     def write_recipe(self) -> None:

@@ -182,8 +182,8 @@ def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int
     )
     if reals.space != manifest.space:
         raise BadInput(
-            f"{source} has labels {list(reals.space.group_names)[:5]}…, the release "
-            f"{list(manifest.space.group_names)[:5]}…"
+            f"{source} has the labels {_in_short(reals.space)}, the release "
+            f"{_in_short(manifest.space)}"
         )
     data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
     real = manifest.facts["real"]
@@ -195,3 +195,9 @@ def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int
             "train with the source and split that the release was made from"
         )
     return data
+
+
+def _in_short(space: LabelSpace) -> str:
+    if isinstance(space, ContinuousLabels):
+        return f"{space.low!r} to {space.high!r} {space.unit} in {space.groups} parts"
+    return f"{', '.join(space.names[:5])}{', …' if len(space.names) > 5 else ''}"

@@ -60,7 +60,7 @@ def opened(
     with ctx.run.lock():
         if fresh:
             ctx.write_recipe()
-            ctx.run.record(source=source_facts(ctx))
+            ctx.run.record(source=ctx.source_facts())
         ctx.run.record(threads=ctx.threads, device=ctx.device.type, **machine_facts())
         torch.set_num_threads(ctx.threads)
         yield ctx
@@ -74,22 +74,6 @@ def recipe_of_run(folder: Path, recipe: str | None, overrides: Sequence[str]) ->
     if not own.is_file():
         raise BadInput(f"{folder} is no run folder; begin one with --recipe NAME or `cgankd run`")
     return load_recipe(str(own), overrides)
-
-
-def source_facts(ctx: Context) -> Facts:
-    """What run.json keeps of the source: a row for every image that was left out, and why."""
-    reals, split = ctx.reals, ctx.data.split
-    return {
-        "spec": reals.spec,
-        "revision": reals.revision,
-        "space": reals.space.model_dump(mode="json"),
-        "label": ctx.recipe.label.model_dump(mode="json"),
-        "fingerprint": reals.fingerprint,
-        "images": len(reals.labels),
-        "duplicates": split.duplicates,
-        "cropped": reals.cropped,
-        "rejected": [{"image": image.id, "status": image.reason} for image in reals.rejected],
-    }
 
 
 def describe(ctx: Context) -> None:

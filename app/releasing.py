@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from app.context import Context, Facts
+from shardset.errors import BadInput
 from shardset.manifest import salted_hashes
 from shardset.release import build_release, release_facts
 from shardset.tables import read_metadata
@@ -17,6 +18,12 @@ def build(ctx: Context, version: str, selection: str, include_rejected: bool) ->
     run = ctx.run
     table = run.selections / f"{selection}.parquet"
     lineage = lineage_of(ctx, selection)
+    chosen_by = read_metadata(table).get("groups")
+    if chosen_by not in (None, list(ctx.space.group_names)):
+        raise BadInput(
+            f"{table} was selected by {len(chosen_by)} parts of the label range, the recipe has "
+            f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
+        )
     fields = {
         "selection_sha256": run.stage_facts(f"selections/{selection}")["sha256"],
         "include_rejected": include_rejected,
@@ -50,9 +57,10 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
     run, recipe, data = ctx.run, ctx.recipe, ctx.data
     ratio = run.stage_facts("ratio")
     plain = recipe.model_dump(mode="json")
-    kind, _, where = recipe.source.partition(":")
-    if kind in ("idx", "imagefolder"):
-        plain["source"] = f"{kind}:{Path(where).name}"
+    plain["source"] = _without_place(recipe.source)
+    for part in ("teacher", "generator"):
+        if plain[part]["weights"] is not None:
+            plain[part]["weights"] = _without_place(plain[part]["weights"])
     values = data.train_pixels.astype(np.float64) / 255
     salt = f"{SALT_LABEL} {recipe.seed} {data.reals.fingerprint[:16]}"
     parts = {
@@ -88,3 +96,12 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             },
         },
     }
+
+
+def _without_place(spec: str) -> str:
+    """A source or weights file by its own name, where it is a file or folder of this machine."""
+    kind, separator, where = spec.partition(":")
+    if not separator:
+        kind, where = "", spec
+    path = Path(where).expanduser()
+    return f"{kind}{separator}{path.name}" if path.exists() else spec

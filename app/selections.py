@@ -11,6 +11,7 @@ from curation.policy import Policy
 from curation.selection import Scores, Selection, score_columns, select
 from shardset.files import sha256_file
 from shardset.identity import uniforms
+from shardset.labels import ContinuousLabels
 from shardset.plan import Plan, read_plan
 from shardset.tables import read_numbered, write_table
 
@@ -88,10 +89,12 @@ def decide(scores: Scores, plan: Plan, policy: Policy) -> Selection:
 def write_selection(ctx: Context, name: str, policy: Policy, selection: Selection) -> str:
     """The sha256 of the selection table written under this name."""
     path = ctx.run.selections / f"{name}.parquet"
-    fields = {
+    fields: Facts = {
         "scores": ctx.run.stage_facts("scores")["sha256"],
         "policy": policy.model_dump(mode="json"),
     }
+    if isinstance(ctx.space, ContinuousLabels):
+        fields["groups"] = list(ctx.space.group_names)
     stage = f"selections/{name}"
     if not (ctx.is_done(stage, fields) and path.is_file()):
         metadata = {**fields, "fitted": selection.fitted}

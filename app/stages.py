@@ -150,10 +150,13 @@ def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None =
         "shard_size": recipe.shard_size,
         "batch": recipe.batch,
     }
-    if ctx.is_done("pool", fields) and not more:
-        return ctx.run.stage_facts("pool")
     path = ctx.run.pool / "plan.json"
-    if not path.is_file():
+    if ctx.is_done("pool", fields) and not more:
+        facts = ctx.run.stage_facts("pool")
+        if facts["samples"] == read_plan(path).count:  # else a top-up was killed
+            return facts
+    # A plan without a shard may be another recipe's; with one, the shard's fingerprint decides.
+    if not path.is_file() or not any(ctx.run.pool.glob("[0-9]*.json")):
         plan = make_plan(
             seed=seed,
             pool_id=pool_id(generator_sha256, seed, PLAN_VERSION),

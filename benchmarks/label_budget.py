@@ -16,6 +16,7 @@ from app.console import Console
 BUDGETS = (20, 100, 500)
 ARMS = ("no-kd", "raw", "relabelled", "cgan-kd", "hinton", "cgan-kd+hinton")
 TEACHERS = ("budget", "all")
+GAINS = (-1, 0, 1, 2, 5, 10, 15)
 COLOURS = dict(
     zip(ARMS, ("#666666", "#4c78a8", "#54a24b", "#e45756", "#b279a2", "#f58518"), strict=True)
 )
@@ -89,6 +90,10 @@ def draw(results: dict[str, dict[int, dict]], path: Path) -> None:
         panel.axhline(0, color="#999999", linewidth=1)
         panel.set_xscale("log")
         panel.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
+        panel.set_xticks([], minor=True)
+        # Soft labels of a strong teacher gain ten times what the others do.
+        panel.set_yscale("symlog", linthresh=2)
+        panel.set_yticks(GAINS, [f"{gain:+d}" if gain else "0" for gain in GAINS])
         panel.set_xlabel("labelled images a class")
         panel.set_title(f"teacher trained on: {teacher}", fontsize=10)
     panels[0].set_ylabel("points against no-kd")

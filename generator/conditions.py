@@ -57,8 +57,9 @@ class ClassConditions:
 class VicinalConditions:
     """Targets are labels of the prior with noise; everything shown lies in their vicinity.
 
-    As in the published code, both players share the targets, an image is drawn uniformly from the
-    vicinity, and a soft vicinity's weights are not normalised.
+    As in the published code, an image is drawn uniformly from the vicinity and a soft vicinity's
+    weights are not normalised. Unlike there, the generator learns from the last step's images at
+    the labels they were given; the published one draws labels and images anew for it.
     """
 
     def __init__(

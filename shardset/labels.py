@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shardset.errors import BadInput
 
-FULL_TURNS = {"degrees": 360.0, "degree": 360.0, "°": 360.0, "radians": 2 * math.pi}
+FULL_TURNS = {
+    **dict.fromkeys(("degrees", "degree", "deg", "°"), 360.0),
+    **dict.fromkeys(("radians", "radian", "rad"), 2 * math.pi),
+}
 
 
 class ClassLabels(BaseModel):
@@ -86,11 +89,12 @@ class ContinuousLabels(BaseModel):
             raise ValueError(
                 f"label.range [{self.low:g}, {self.high:g}] is empty, expected low < high"
             )
-        turn = FULL_TURNS.get(self.unit)
-        if turn is not None and self.high - self.low >= turn - 1e-9:
+        turns = self.span / FULL_TURNS.get(self.unit, math.inf)
+        if turns > 0 and round(turns) >= 1 and abs(turns - round(turns)) < 1e-9:
             raise ValueError(
                 f"label.range [{self.low:g}, {self.high:g}] {self.unit} is a full turn, whose ends "
-                "are one label: circular labels are not supported; give a part of the turn"
+                "are one label: circular labels are not supported; give a part of the turn, or, "
+                "if the ends are different labels, a slightly wider range"
             )
         if len(set(self.edges)) <= self.groups:
             raise ValueError(
@@ -160,7 +164,7 @@ class ContinuousLabels(BaseModel):
 
     def display(self, label: float) -> str:
         """A label with its unit, such as `−12.5 degrees`."""
-        return f"{label:.4g} {self.unit}".replace("-", "−")
+        return f"{label:.6g} {self.unit}".replace("-", "−")
 
 
 LabelSpace = Annotated[ClassLabels | ContinuousLabels, Field(discriminator="task")]

@@ -110,7 +110,7 @@ def _parts(file: h5py.File, where: str) -> list[Part]:
     """The training part and, if any, the test part."""
     layout = next((names for names in LAYOUTS if not set(filter(None, names)) - file.keys()), None)
     if layout is None:
-        known = "; ".join(dict.fromkeys(f"{names.images}, {names.labels}" for names in LAYOUTS))
+        known = "; ".join(", ".join(filter(None, names)) for names in LAYOUTS)
         found = ", ".join(file) or "none"
         raise SourceError(f"{where} has the keys {found}; expected those of one layout: {known}")
     first = _part(file, layout.images, layout.labels, layout.train_rows, where)
@@ -126,6 +126,9 @@ def _parts(file: h5py.File, where: str) -> list[Part]:
 
 
 def _part(file: h5py.File, images: str, labels: str, rows: str | None, where: str) -> Part:
+    for name in filter(None, (images, labels, rows)):
+        if not hasattr(file[name], "shape") or not file[name].shape:
+            raise SourceError(f"{where}: {name} is no array, expected one row for each image")
     pixels, values = file[images], file[labels][:]
     shape = pixels.shape
     if pixels.dtype != np.uint8 or not (
@@ -147,6 +150,10 @@ def _part(file: h5py.File, images: str, labels: str, rows: str | None, where: st
     chosen = np.arange(len(pixels))
     if rows is not None:
         stated = file[rows][:]
+        if stated.dtype.kind not in "iu" and not (stated == np.rint(stated)).all():
+            raise SourceError(f"{where}: {rows} is {stated.dtype}, expected row numbers")
+        if stated.dtype.kind == "b":
+            raise SourceError(f"{where}: {rows} is a mask, expected row numbers")
         if not set(stated.ravel().tolist()) <= set(chosen.tolist()):
             raise SourceError(f"{where}: {rows} names rows that {images} has not")
         chosen = np.unique(stated).astype(np.int64)

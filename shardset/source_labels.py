@@ -54,6 +54,16 @@ def labels_outside(space: LabelSpace, labels: np.ndarray, spec: str) -> dict[int
     return {int(i): f"has the label {labels[i]:g}, {expected}" for i in np.flatnonzero(~inside)}
 
 
+def snapped(space: LabelSpace, labels: np.ndarray) -> np.ndarray:
+    """The labels, those that a float32 puts just outside the range on its limit."""
+    if isinstance(space, ClassLabels) or labels.ndim != 1:
+        return labels
+    near = 1e-6 * max(abs(space.low), abs(space.high))
+    for limit in (space.low, space.high):
+        labels = np.where(np.abs(labels - limit) <= near, limit, labels)
+    return labels
+
+
 def check_labels(
     spec: str, space: LabelSpace, listing: Listing, rejected: Mapping[int, str]
 ) -> None:

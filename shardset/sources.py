@@ -25,7 +25,7 @@ from shardset.source_folder import list_folder, list_numbered_folder
 from shardset.source_h5 import list_h5
 from shardset.source_hub import SourceColumns, list_hub
 from shardset.source_idx import list_idx
-from shardset.source_labels import Task, check_labels, label_space, labels_outside
+from shardset.source_labels import Task, check_labels, label_space, labels_outside, snapped
 from shardset.source_rotated_digits import list_rotated_digits
 
 __all__ = ["RealImages", "RejectedImage", "SourceColumns", "read_source"]
@@ -116,6 +116,7 @@ def read_source(
         raise SourceError(f"{spec}: {channels} channels, expected 1 (grey) or 3 (RGB)")
     listing = _list(spec, columns, task)
     space = label_space(spec, listing, task, label)
+    listing = replace(listing, labels=snapped(space, listing.labels))
     rejected = labels_outside(space, listing.labels, spec)
     check_labels(spec, space, listing, rejected)
     if size is None:

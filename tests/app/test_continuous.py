@@ -12,9 +12,12 @@ from PIL import Image
 
 from app import commands
 from app.console import Console
+from app.releasing import _without_place
+from shardset.errors import BadInput, StaleStage
+from shardset.plan import read_plan, write_plan
 from shardset.tables import read_numbered, read_table
 from tests.app.test_bad_input import refused
-from tests.app.tiny import content, run_command, run_tiny, wait_for
+from tests.app.tiny import RECIPES, content, run_command, run_tiny, wait_for
 
 RECIPE = "rotated-digits"
 
@@ -231,3 +234,58 @@ def test_arms_that_distil_logits_are_refused_for_numbers(tmp_path):
     line = refused(out, "run", RECIPE, "--out", out, "--set", "arms=[no-kd, hinton]")
 
     assert "hinton" in line
+
+
+def test_another_number_of_parts_is_another_selection(finished, tmp_path):
+    """Its table says by which parts it was made, and the recipe's release does not take it."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    with pytest.raises(StaleStage, match="groups"):
+        commands.select(copy, console=Console(), overrides=["label.groups=6"])
+    commands.select(copy, console=Console(), name="six", overrides=["label.groups=6"])
+
+    with pytest.raises(BadInput, match="6 parts"):
+        commands.release(copy, console=Console(), version="v1.1.0", selection="six", rejected=False)
+
+
+def test_a_release_does_not_say_where_a_file_lies(tmp_path):
+    """Only the names of files and folders of this machine go into the manifest."""
+    (tmp_path / "data.h5").touch()
+
+    assert _without_place(f"h5:{tmp_path / 'data.h5'}") == "h5:data.h5"
+    assert _without_place(str(tmp_path / "data.h5")) == "data.h5"
+    assert _without_place("hf:someone/faces@main") == "hf:someone/faces@main"
+    assert _without_place("digits") == "digits"
+
+
+def test_a_pool_that_was_only_planned_follows_the_recipe(tmp_path):
+    """A plan without a shard is made anew when the recipe asks for other labels."""
+    overrides = list(RECIPES[RECIPE])
+    out = tmp_path / "run"
+    commands.stage(
+        "generator", out, console=Console(), recipe=RECIPE, overrides=overrides, backend="serial"
+    )
+    other = [*overrides, "pool.labels=5"]
+    commands.stage("pool", out, console=Console(), recipe=RECIPE, overrides=other, backend="serial")
+    for path in (out / "pool").iterdir():
+        if path.name != "plan.json":
+            path.unlink()
+    facts = commands.stage(
+        "pool", out, console=Console(), recipe=RECIPE, overrides=overrides, backend="serial"
+    )
+
+    assert facts["samples"] == 12 * 25
+
+
+def test_a_killed_top_up_is_finished_by_the_next_run(finished, tmp_path):
+    """Shards that are planned and missing are made, though the stage was done before."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    plan = read_plan(copy / "pool" / "plan.json")
+    more = plan.topped_up(dict.fromkeys(plan.planned, 2))
+    write_plan(copy / "pool" / "plan.json", more)
+    facts = commands.stage("pool", copy, console=Console(), backend="serial")
+
+    assert facts["samples"] == more.count

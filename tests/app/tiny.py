@@ -19,6 +19,8 @@ SMALL = (
     "generator.training.grid_every=20",
     "generator.training.batch=16",
     "pool.batch=20",
+    "ratio.features.steps=50",
+    "ratio.steps=100",
     "student.steps=[20]",
     "student.learning_rates=[0.1]",
     "student.search_seeds=1",
@@ -39,6 +41,8 @@ CONTINUOUS = (
     "pool.shard_size=100",
     "policy.quota=10",
     "teacher.data=budget",
+    "generator.training.embedding.image_steps=100",
+    "generator.training.embedding.label_steps=300",
 )
 RECIPES = {"digits": OVERRIDES, "rotated-digits": CONTINUOUS}
 

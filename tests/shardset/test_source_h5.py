@@ -187,7 +187,7 @@ def no_numbers(path: Path) -> None:
     [
         (no_file, "there is no such file"),
         (no_hdf5, "cannot be read"),
-        (other_keys, "has the keys labels, pictures; expected .* images_train, labels_train; "),
+        (other_keys, "has the keys labels, pictures; expected .* images_train, labels_train, "),
         (no_keys, "has the keys none"),
         (floats, r"images is float64 \[6, 1, 9, 9\], expected uint8 \[n, c, h, w\]"),
         (channels_last, r"images is uint8 \[6, 9, 9, 3\], expected uint8"),
@@ -233,3 +233,32 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(SourceError, match=r"pip install 'cgan-kd\[hdf5\]'"):
         read_numbers(f"h5:{tmp_path / 'a.h5'}", YEARS)
+
+
+def test_every_layout_is_named_whole_where_none_fits(tmp_path: Path) -> None:
+    """Training arrays without test arrays are told what is missing."""
+    spec = write(tmp_path / "half.h5", images_train=images(4), labels_train=ages(4))
+
+    with pytest.raises(SourceError, match="images_train, labels_train, images_test, labels_test"):
+        read_numbers(spec, label=YEARS)
+
+
+def test_what_is_no_array_is_refused(tmp_path: Path) -> None:
+    """A scalar and a group have no rows."""
+    spec = write(tmp_path / "scalar.h5", images=images(4), labels=np.float64(3))
+    with pytest.raises(SourceError, match="labels is no array"):
+        read_numbers(spec, label=YEARS)
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group("images")
+        file["labels"] = ages(4)
+    with pytest.raises(SourceError, match="images is no array"):
+        read_numbers(f"h5:{tmp_path / 'group.h5'}", label=YEARS)
+
+
+def test_a_mask_is_not_taken_for_row_numbers(tmp_path: Path) -> None:
+    """True and False would be rows 1 and 0."""
+    mask = np.array([True, False, True, True])
+    spec = write(tmp_path / "mask.h5", images=images(4), labels=ages(4), indx_train=mask)
+
+    with pytest.raises(SourceError, match="mask"):
+        read_numbers(spec, label=YEARS)
