@@ -228,6 +228,8 @@ def fit_density_ratio(ctx: Context) -> Facts:
         return ctx.run.stage_facts("ratio")
     pixels, labels = first_round(ctx, plan)
     data = ctx.data
+    origins = data.reals.origins
+    both = [*data.split.train, *data.split.validation]
     with ctx.console.task("ratio") as progress:
         facts = fit_ratio(
             np.concatenate([data.train_pixels, data.validation_pixels]),
@@ -240,6 +242,7 @@ def fit_density_ratio(ctx: Context) -> Facts:
             seed=derive_seed(ctx.recipe.seed, "ratio"),
             device=ctx.device,
             precision=ctx.precision,
+            origins=None if origins is None else [origins[i] for i in both],
             progress=progress,
         )
     ctx.finish("ratio", fields, facts)

@@ -26,7 +26,7 @@ class Described:
 
     features: np.ndarray  # float32 [n, d]
     labels: np.ndarray  # [n], raw
-    groups: np.ndarray  # int64 [n]
+    groups: np.ndarray  # int64 [n], −1 for generated ones of labels that no real image is near
     told: np.ndarray | None = None  # float32 [n], scaled labels read off the images, if looked at
 
 
@@ -44,7 +44,8 @@ def fit_on_features(
 ) -> dict[str, Any]:
     """Facts of the ratio that was fitted and put into `model`: `problems` (one line each; empty
     where it may be used), `per_label` and `overall` diagnostics on held-out samples, what was
-    chosen. `fold` int64 `[n]` tells which member leaves a real sample out.
+    chosen. `fold` int64 `[n]` tells which member leaves a real sample out. Generated samples of
+    group −1 shape the projection only: the ratio is neither fitted to nor judged by them.
     """
     space = model.space
     if config.components is not None:
@@ -53,12 +54,14 @@ def fit_on_features(
         )
 
     def coordinates(samples: Described) -> Coordinates:
+        """Of the samples that belong to a group."""
         targets = torch.from_numpy(space.targets(samples.labels))
         with torch.inference_mode():
             values = model.coordinates(torch.from_numpy(samples.features), targets)
         told = None if samples.told is None else torch.from_numpy(samples.told).to(device)
         groups = torch.from_numpy(samples.groups).to(device)
-        return Coordinates(values.clone().to(device), targets.to(device), groups, told)
+        everywhere = Coordinates(values.clone().to(device), targets.to(device), groups, told)
+        return everywhere.of(groups >= 0)
 
     material = Material(
         real=coordinates(real),

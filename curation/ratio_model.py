@@ -151,7 +151,9 @@ class RatioModel(FeatureRatio):
     def ratios(self, images: Tensor, labels: Tensor) -> Tensor:
         """The float32 ratios `[n]`, ≥ 0, of images `[n, c, h, w]` in [−1, 1]; labels are raw.
 
-        Their mean over generated samples of each group is 1. NaN only where a network gives NaN.
+        Where the fit was calibrated their mean over generated samples of a class, or of a part of a
+        range with enough real images, is about 1. A part joined to its neighbours for the fit has
+        their scale, and any mean. NaN only where a network gives NaN.
         """
         with precise(images.device, self.shape["precision"]):
             features = self.net.features(channels_last(images))

@@ -60,10 +60,15 @@ class Material:
 
     def zeta(self, config: RatioConfig) -> float:
         """ζ, how far labels in a vicinity may differ, as a part of the range; 0 for classes."""
-        if self.space.task == "classification":
-            return 0.0
-        gaps = torch.unique(self.real.targets).diff()
-        return config.vicinity * float(gaps.max()) if len(gaps) else 0.0
+        return zeta_of(self.real.targets, config, self.space)
+
+
+def zeta_of(targets: Tensor, config: RatioConfig, space: LabelSpace) -> float:
+    """ζ for real samples with these targets `[n]`, as a part of the range; 0 for classes."""
+    if space.task == "classification":
+        return 0.0
+    gaps = torch.unique(targets).diff()
+    return config.vicinity * float(gaps.max()) if len(gaps) else 0.0
 
 
 @dataclass(frozen=True)

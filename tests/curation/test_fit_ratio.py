@@ -10,14 +10,23 @@ import torch
 from scipy.stats import spearmanr
 
 from curation.feature_nets import FeatureConfig
-from curation.fit_ratio import RatioConfig, fit_ratio, folds_of, split_generated
+from curation.fit_on_features import Described, fit_on_features
+from curation.fit_ratio import (
+    RatioConfig,
+    fit_ratio,
+    folds_of,
+    joined_groups,
+    near_a_real,
+    split_generated,
+)
 from curation.ratio_config import PUBLISHED
-from curation.ratio_model import load_ratio
+from curation.ratio_model import FeatureRatio, load_ratio
 from shardset.errors import BadInput, CheckpointError, TrainingDiverged
-from shardset.files import canonical_json, sha256_file
-from shardset.labels import ClassLabels
+from shardset.files import canonical_json, derive_seed, sha256_file
+from shardset.labels import ClassLabels, ContinuousLabels
 
 FOUR = ClassLabels(names=("0", "1", "2", "3"))
+RANGE = ContinuousLabels(unit="bar", low=0, high=12)
 CPU = torch.device("cpu")
 FEATURES = FeatureConfig(width=16, dim=32, steps=150, batch=64)
 QUICK = RatioConfig(features=FEATURES, steps=300, batch=64)
@@ -277,6 +286,154 @@ def test_folds_are_of_one_size_and_spread_every_label():
     assert set(np.bincount(fold)) <= {4, 5}
     for label in range(3):
         assert set(np.bincount(fold[labels == label], minlength=5)) <= {1, 2}
+
+
+def test_folds_are_the_same_where_no_origin_is_shared():
+    """Dealt in turn from each group's own permutation, as a plain loop deals them."""
+    groups = np.random.default_rng(0).integers(0, 4, 103)
+    expected, dealt = np.empty(103, np.int64), 0
+    for group in range(4):
+        random = np.random.default_rng(derive_seed(7, "folds", group))
+        for row in random.permutation(np.flatnonzero(groups == group)):
+            expected[row] = dealt % 5
+            dealt += 1
+    assert np.array_equal(folds_of(groups, 5, seed=7), expected)
+    alone = [f"scan {row}" for row in range(103)]
+    assert np.array_equal(folds_of(groups, 5, seed=7, origins=alone), expected)
+
+
+def test_images_of_one_origin_share_a_fold():
+    """Forty scans with four turns each, of any label: folds of 32 images, whole scans only."""
+    groups = np.random.default_rng(0).integers(0, 4, 160)
+    scans = np.tile(np.arange(40), 4)
+    fold = folds_of(groups, 5, seed=0, origins=[f"scan {scan}" for scan in scans])
+    assert all(len(set(fold[scans == scan])) == 1 for scan in range(40))
+    assert np.bincount(fold).tolist() == [32] * 5
+
+
+def test_origins_reach_the_fit(data, tmp_path):
+    """Own origins change nothing, shared ones the folds; one for all of them cannot be left out."""
+    config = QUICK.model_copy(
+        update={"features": FEATURES.model_copy(update={"steps": 5}), "steps": 5}
+    )
+    plain = fit(data.arrays(), tmp_path / "plain", config)
+    alone = [str(row) for row in range(120)]
+    assert fit(data.arrays(), tmp_path / "alone", config, origins=alone) == plain
+    pairs = [str(row // 2) for row in range(120)]
+    assert fit(data.arrays(), tmp_path / "pairs", config, origins=pairs) != plain
+    for origins in (["one scan"] * 120, alone[1:]):
+        with pytest.raises(BadInput, match=r"density ratio: .* origins given for .* real images"):
+            fit(data.arrays(), tmp_path / "none", config, origins=origins)
+
+
+def test_generated_labels_are_near_by_part_or_by_a_vicinity_within_half_a_part():
+    """Reals at 0.1 … 0.9 of 12 with a gap of 0.1: up to one gap on, though not across a hole."""
+    real = np.arange(1, 10) / 10
+    fake = np.array([0.0, 0.95, 0.99, 1.01, 1.1, 6.0, 11.4, 11.6])
+    near = near_a_real(real, fake, QUICK, RANGE)
+    assert near.tolist() == [True, True, True, False, False, False, False, False]
+    wide = QUICK.model_copy(update={"vicinity": 3.0})
+    assert near_a_real(real, fake, wide, RANGE).tolist() == [True] * 5 + [False] * 3
+    # The largest gap is now 11, and the vicinity half a part.
+    far = near_a_real(np.append(real, 11.9), fake, QUICK, RANGE)
+    assert far.tolist() == [True] * 5 + [False, True, True]
+
+
+def test_parts_with_one_real_sample_are_joined_with_neighbours():
+    """Twelve reals one a part make six pairs; a last one without a neighbour joins the pair."""
+    fake = np.repeat(np.arange(12) + 0.5, 10)
+    one_each = np.arange(12) + 0.5
+    assert (
+        joined_groups(one_each, fake, RANGE).tolist() == np.repeat([0, 2, 4, 6, 8, 10], 2).tolist()
+    )
+    assert joined_groups(one_each[:3], fake, RANGE).tolist() == [0] * 12
+    with pytest.raises(BadInput, match=r"has 9 generated images.*or lower label\.groups"):
+        joined_groups(one_each[:2], fake[:9], RANGE)
+
+
+def points_fit(real, real_labels, fake, fake_labels, groups, near):
+    """A ratio fitted to points in place of features."""
+    config = RatioConfig(steps=100, components=2, members=2, folds=2)
+    shape = {"features": {"dim": 2}, "space": RANGE.model_dump(), "network": "small"}
+    model = FeatureRatio(shape | {"components": 2, "members": 2, "strength": 1.0, "reach": None})
+    own = np.where(near, groups[RANGE.group_of(fake_labels)], -1)
+    half = np.arange(len(fake)) % 2 == 0
+    facts = fit_on_features(
+        model,
+        Described(real, real_labels, groups[RANGE.group_of(real_labels)]),
+        np.arange(len(real)) % 2,
+        Described(fake[half], fake_labels[half], own[half]),
+        Described(fake[~half], fake_labels[~half], own[~half]),
+        config,
+        seed=0,
+        device=CPU,
+    )
+    return model, facts
+
+
+def test_generated_samples_far_from_every_real_do_not_count():
+    """Reals in the first of 12 parts: whatever the pool holds elsewhere, the verdict is on that
+    part, and the others have its scale.
+    """
+    random = np.random.default_rng(0)
+    real_labels, fake_labels = random.uniform(0, 1, 200), random.uniform(0, 12, 6000)
+    real = random.normal(0.7, 0.7, (200, 2)).astype(np.float32)
+    fake = random.normal(size=(6000, 2)).astype(np.float32)
+    near = near_a_real(real_labels, fake_labels, QUICK, RANGE)
+    groups = joined_groups(real_labels, fake_labels[near], RANGE)
+    model, facts = points_fit(real, real_labels, fake, fake_labels, groups, near)
+    assert facts["problems"] == []
+    assert facts["raw_mean"] == pytest.approx(1, abs=0.25)
+    assert [row["label"] for row in facts["per_label"]] == [0]
+    inside = fake_labels < 1
+    ratio = model.ratios_of(torch.from_numpy(fake[inside]), torch.from_numpy(fake_labels[inside]))
+    assert ratio.mean() == pytest.approx(1, abs=0.2)
+    assert groups.tolist() == [0] * 12
+
+
+def test_a_ratio_of_one_where_the_reals_are_is_not_refused_for_the_rest(monkeypatch):
+    """1 in the first of 12 parts, 0.4 from 1.5 on: mean 1, but 0.475 over the whole pool."""
+    monkeypatch.setattr(
+        "curation.ratio_training.log_ratio",
+        lambda net, values, targets: torch.where(targets < 1.5 / 12, 1.0, 0.4).log(),
+    )
+    random = np.random.default_rng(0)
+    real_labels, fake_labels = random.uniform(0, 1, 50), np.arange(1200) / 100
+    points = random.normal(size=(1200, 2)).astype(np.float32)
+    groups = np.zeros(12, np.int64)
+    for near, mean in (
+        (near_a_real(real_labels, fake_labels, QUICK, RANGE), 1.0),
+        (np.ones(1200, bool), 0.4 + 0.6 / 8),
+    ):
+        _, facts = points_fit(points[:50], real_labels, points, fake_labels, groups, near)
+        assert facts["raw_mean"] == pytest.approx(mean, abs=1e-3)
+        assert refusal(facts["problems"], "the mean ratio over held-out") == (mean < 0.75)
+
+
+def test_range_wider_than_the_labels_ends_in_a_verdict_on_what_is_near(known_ratio, tmp_path):
+    """Real labels up to 1 of 3: rows and numbers for that third, finite ratios for all labels."""
+    data = known_ratio(40, 100, continuous=True)
+    space = ContinuousLabels(unit="bar", low=0, high=3, groups=6)
+    pixels, labels, *fakes = data.arrays()
+    some = labels < 1
+    config = QUICK.model_copy(
+        update={"features": FEATURES.model_copy(update={"steps": 20}), "steps": 20}
+    )
+    facts = fit_ratio(
+        pixels[some],
+        labels[some],
+        *fakes,
+        config,
+        space=space,
+        folder=tmp_path,
+        seed=0,
+        device=CPU,
+        precision="float32",
+    )
+    assert [row["label"] for row in facts["per_label"]] == [0, 1]
+    model = load_ratio(tmp_path, CPU)
+    assert (model.log_scale[1:] == model.log_scale[1]).all()
+    assert np.isfinite(model.score(*fakes)).all()
 
 
 @pytest.mark.parametrize(
