@@ -7,8 +7,10 @@ OUT = sys.argv[1] if len(sys.argv) > 1 else "runs/bench"
 SCRIPTS = (
     ("select_speed",),
     ("produce_speed",),
+    ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("student_steps",),
     ("pools", "digits", f"{OUT}/digits"),
+    ("pools", "rotated-digits", f"{OUT}/rotated-digits"),
     ("score_speed", f"{OUT}/digits/pool-0"),
     ("ratio_quality", f"{OUT}/ratio"),
     ("circle_of_gaussians",),
