@@ -121,6 +121,7 @@ for _name, _function, _help in (
     ("produce", "pool", "Produce the pool: seeds and labels into shards."),
     ("fit-ratio", "ratio", "Fit the density ratio; exit 1 where its diagnostics fail."),
     ("score", "scores", "Score every pool sample: density ratio and teacher."),
+    ("find-neighbours", "neighbours", "Find near-duplicates, nearest real images and outliers."),
     ("report", "report", "Evaluate on the test split and write report/report.html."),
 ):
     _stage_command(_name, _function, _help)
@@ -134,8 +135,47 @@ def select(
     redo: RedoOption = [],
     json: JsonOption = False,
 ) -> None:
-    """Decide which samples to keep, from the score table alone; every drop has a reason."""
+    """Decide which samples to keep, from tables alone; every drop has a reason."""
     _call("select", json, run=run, name=name, overrides=set_, redo=redo)
+
+
+@app.command("check")
+def check(
+    run: RunArgument,
+    selection: Annotated[str, typer.Option(help="The selection to check.")] = "cgan-kd",
+    set_: SetOption = [],
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    backend: BackendOption = "processes",
+    json: JsonOption = False,
+) -> None:
+    """Write check/check.html on a selection; exit 1 beyond the recipe's check thresholds."""
+    _call(
+        "check",
+        json,
+        run=run,
+        selection=selection,
+        overrides=set_,
+        device=device,
+        workers=workers,
+        backend=backend,
+    )
+
+
+@app.command("diff")
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", help="A run or release folder.")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="Another one; A again if not given.")
+    ] = None,
+    from_: Annotated[str, typer.Option("--from", help="The selection, where A is a run.")] = (
+        "cgan-kd"
+    ),
+    to: Annotated[str, typer.Option("--to", help="The selection, where B is a run.")] = "cgan-kd",
+    json: JsonOption = False,
+) -> None:
+    """Show which samples came, went or have another label between two selections, and why."""
+    _call("diff", json, before=before, after=after, from_=from_, to=to)
 
 
 @app.command("release")

@@ -97,6 +97,41 @@ def select(
     return facts
 
 
+def diff(
+    before: Path,
+    after: Path | None = None,
+    *,
+    console: Console,
+    from_: str = "cgan-kd",
+    to: str = "cgan-kd",
+) -> Result:
+    """Which keys changed between two selections, of run or release folders, and why."""
+    from app.differing import changed
+
+    return changed(before, after, from_, to, console)
+
+
+def check(
+    run: Path,
+    *,
+    console: Console,
+    selection: str = "cgan-kd",
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: Backend = "processes",
+) -> Result:
+    """What a selection is like by a net that judges it; `CheckFailed` where a threshold breaks."""
+    from app import pipeline
+    from app.checking import check as checked
+
+    resolved = pipeline.recipe_of_run(run, None, overrides)
+    with pipeline.opened(
+        run, resolved, console=console, device=device, workers=workers, backend=backend
+    ) as ctx:
+        return pipeline.Stopwatch(ctx)("check", lambda c: checked(c, selection))
+
+
 def release(
     run: Path,
     *,

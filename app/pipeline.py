@@ -14,6 +14,7 @@ from app.advice import advise
 from app.console import Console
 from app.context import Context, Facts, machine_facts, open_device
 from app.engine import Backend
+from app.neighbouring import neighbours_stage
 from app.recipe import Recipe, load_recipe
 from app.selections import select_all
 from app.students import ArmSearch, write_arrays
@@ -136,6 +137,7 @@ def run_stage(ctx: Context, name: str) -> Facts:
         "pool": stages.produce,
         "ratio": stages.fit_density_ratio,
         "scores": stages.score,
+        "neighbours": neighbours_stage,
     }[name]
     facts = Stopwatch(ctx)(name, work)
     if name == "ratio":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from curation.neighbours import NeighbourConfig
 from curation.policy import Policy
 from curation.ratio_config import RatioConfig
 from generator.config import GeneratorConfig, GeneratorTraining
@@ -95,6 +96,29 @@ class StudentRecipe(Record):
     search_seeds: int = Field(2, ge=1, description="seeds averaged in both choices")
 
 
+class CheckLimits(Record):
+    """What `cgankd check` lets pass; null: not checked."""
+
+    memorised: float | None = Field(
+        None, ge=0, le=1, description="largest share kept of copies of training images"
+    )
+    duplicates: float | None = Field(
+        None, ge=0, le=1, description="largest share kept of near-duplicates beyond the first"
+    )
+    agreement: float | None = Field(
+        None, ge=0, le=1, description="classes: least share kept whose label the judge tells"
+    )
+    label_score: float | None = Field(
+        None, ge=0, description="continuous labels: largest mean |judge − label| in their unit"
+    )
+    auc: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="largest AUC of telling kept images from real ones, mean over labels",
+    )
+
+
 class Recipe(Record):
     """Everything a run does; `cgankd run` writes the resolved one to `recipe.yaml`."""
 
@@ -119,7 +143,9 @@ class Recipe(Record):
     generator: GeneratorRecipe
     pool: PoolRecipe
     ratio: RatioConfig = RatioConfig()
+    neighbours: NeighbourConfig = NeighbourConfig()
     policy: Policy = Policy()
+    check: CheckLimits = CheckLimits()
     student: StudentRecipe
     arms: tuple[str, ...] = tuple(ARMS)
 

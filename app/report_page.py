@@ -4,7 +4,7 @@ import base64
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.console import duration
 from app.report import summary
@@ -12,13 +12,44 @@ from app.report_drawing import COLOURS, SERIES, Figure
 from app.report_facts import ReportFacts
 from app.report_figures import ticks
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 MANY_GROUPS = 20  # from here on the diagnostics start folded
 
 
 def render_page(facts: ReportFacts, figures: list[Figure]) -> str:
     """The page's HTML; every text of the facts is escaped, nothing is loaded from elsewhere."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    return (
+        page_templates()
+        .get_template("report.html.j2")
+        .render(
+            facts=facts,
+            metric=facts.metric,
+            continuous=facts.space.task == "regression",
+            summary=summary(facts),
+            verdict=facts.difference.verdict if facts.difference else "unclear",
+            colours=COLOURS,
+            plot=dot_plot(facts),
+            shares=shares(facts),
+            groups=group_bars(facts),
+            diagnostics=diagnostics(facts),
+            stages=stage_bars(facts.seconds),
+            run=list(flattened(facts.run)),
+            memory=f"{facts.peak_memory_bytes / 2**30:.2f} GiB",
+            grids=[(figure, data_uri(figure.png)) for figure in figures if figure.kind == "grid"],
+            histograms=[(f, Markup(f.svg)) for f in figures if f.kind == "histogram"],
+            along=[(f, Markup(f.svg)) for f in figures if f.kind == "label"],
+            curves=[(f, Markup(f.svg)) for f in figures if f.kind == "curves"],
+        )
+    )
+
+
+def page_templates() -> "Environment":
+    """The pages' templates; every text that they are given is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("app"),
@@ -33,26 +64,9 @@ def render_page(facts: ReportFacts, figures: list[Figure]) -> str:
         "percent": percent,
         "signed": signed,
         "unbroken": unbroken,
+        "number": number,
     }
-    return environment.get_template("report.html.j2").render(
-        facts=facts,
-        metric=facts.metric,
-        continuous=facts.space.task == "regression",
-        summary=summary(facts),
-        verdict=facts.difference.verdict if facts.difference else "unclear",
-        colours=COLOURS,
-        plot=dot_plot(facts),
-        shares=shares(facts),
-        groups=group_bars(facts),
-        diagnostics=diagnostics(facts),
-        stages=stage_bars(facts.seconds),
-        run=list(flattened(facts.run)),
-        memory=f"{facts.peak_memory_bytes / 2**30:.2f} GiB",
-        grids=[(figure, data_uri(figure.png)) for figure in figures if figure.kind == "grid"],
-        histograms=[(f, Markup(f.svg)) for f in figures if f.kind == "histogram"],
-        along=[(f, Markup(f.svg)) for f in figures if f.kind == "label"],
-        curves=[(f, Markup(f.svg)) for f in figures if f.kind == "curves"],
-    )
+    return environment
 
 
 def dot_plot(facts: ReportFacts) -> dict[str, Any]:

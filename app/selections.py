@@ -2,10 +2,12 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
 from app.context import Context, Facts
+from app.neighbouring import needs, read_features, read_neighbours, search
 from app.stages import produce, score
 from curation.policy import Policy
 from curation.selection import Scores, Selection, score_columns, select
@@ -17,25 +19,39 @@ from shardset.tables import read_numbered, write_table
 
 TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
 
+OFF = {"memorised": None, "outliers": None, "duplicates": None, "diversity": "none"}
+
 
 def arm_policies(policy: Policy) -> dict[str, Policy]:
-    """The named selections that arms train from, each the recipe's policy with parts left out."""
-    raw = {"subsample": "none", "filter": "none", "relabel": False}
-    return {
-        "raw": policy.model_copy(update=raw),
-        "subsampled": policy.model_copy(update={"filter": "none", "relabel": False}),
-        "filtered": policy.model_copy(update={"filter": "quantile", "relabel": False}),
-        "relabelled": policy.model_copy(update={"filter": "none", "relabel": True}),
-        "cgan-kd": policy,
+    """The named selections that arms train from, each the recipe's policy with parts left out.
+
+    What goes by neighbours or features is in the whole policy alone, so that each arm differs from
+    the next in one thing.
+    """
+    filter_ = policy.filter if policy.filter != "none" else "quantile"
+    parts: dict[str, dict[str, Any]] = {
+        "raw": {"subsample": "none", "filter": "none", "relabel": False},
+        "subsampled": {"filter": "none", "relabel": False},
+        "filtered": {"filter": filter_, "relabel": False},
+        "relabelled": {"filter": "none", "relabel": True},
     }
+    arms = {name: policy.model_copy(update={**OFF, **part}) for name, part in parts.items()}
+    return {**arms, "cgan-kd": policy}
 
 
 def select_all(ctx: Context) -> Facts:
-    """Facts of every arm's selection; the pool grows until each has its quota or may not grow."""
+    """Facts of every arm's selection; the pool grows until each has its quota or may not grow.
+
+    How much it grows is decided without neighbours, which are found once, in the last pool; what
+    they drop is not made up for.
+    """
     policies = arm_policies(effective_policy(ctx))
     while True:
-        table, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
-        chosen = {name: decide(table, plan, policy) for name, policy in policies.items()}
+        scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
+        chosen = {
+            name: decide(ctx, scores, plan, policy.model_copy(update=OFF))
+            for name, policy in policies.items()
+        }
         wanted, groups = _top_up(ctx, plan, list(chosen.values()))
         if not wanted:
             break
@@ -43,25 +59,30 @@ def select_all(ctx: Context) -> Facts:
         ctx.console.note(f"topping up {sum(wanted.values()):,} samples of {names}")
         produce(ctx, more=wanted)
         score(ctx)
+    for name, policy in policies.items():
+        if needs(policy):
+            search(ctx)
+            chosen[name] = decide(ctx, scores, plan, policy)
     for name, selection in chosen.items():
         write_selection(ctx, name, policies[name], selection)
         for problem in selection.problems(ctx.space):
             ctx.console.note(f"{name}: {problem}")
+        lever = "pool.per_label" if needs(policies[name]) else "pool.max_factor or policy.accept"
         for group, missing in selection.shortfall.items():
             ctx.console.note(
                 f"{name}: {ctx.space.group_names[group]} is {missing} short of its quota; raise "
-                "pool.max_factor or policy.accept, or lower policy.quota"
+                f"{lever}, or lower policy.quota"
             )
     ctx.write_recipe()
     return {name: selection.counts() for name, selection in chosen.items()}
 
 
 def select_one(ctx: Context, name: str) -> Facts:
-    """Counts of one selection by the recipe's policy; reads the score table alone."""
+    """Counts of one selection by the recipe's policy; reads score and neighbour tables alone."""
     policies = arm_policies(effective_policy(ctx))
     policy = policies.get(name, policies["cgan-kd"])
     plan = read_plan(ctx.run.pool / "plan.json")
-    selection = decide(read_scores(ctx), plan, policy)
+    selection = decide(ctx, read_scores(ctx), plan, policy)
     write_selection(ctx, name, policy, selection)
     return selection.counts()
 
@@ -80,10 +101,16 @@ def read_scores(ctx: Context) -> Scores:
     return Scores.from_table(table, ctx.space)
 
 
-def decide(scores: Scores, plan: Plan, policy: Policy) -> Selection:
+def decide(ctx: Context, scores: Scores, plan: Plan, policy: Policy) -> Selection:
     """One decision with a reason for every pool sample; the uniform number is the key's own."""
-    numbers = uniforms(plan.seed, 0, plan.count, "accept")
-    return select(scores, policy, numbers, in_first_round=plan.in_first_round(scores.key))
+    return select(
+        scores,
+        policy,
+        uniforms(plan.seed, 0, plan.count, "accept"),
+        plan.in_first_round(scores.key),
+        read_neighbours(ctx) if policy.needs_neighbours else None,
+        read_features(ctx) if policy.diversity != "none" else None,
+    )
 
 
 def write_selection(ctx: Context, name: str, policy: Policy, selection: Selection) -> str:
@@ -93,6 +120,8 @@ def write_selection(ctx: Context, name: str, policy: Policy, selection: Selectio
         "scores": ctx.run.stage_facts("scores")["sha256"],
         "policy": policy.model_dump(mode="json"),
     }
+    if needs(policy):
+        fields["neighbours"] = ctx.run.stage_facts("neighbours")["sha256"]
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
     stage = f"selections/{name}"

@@ -3,45 +3,114 @@
 import argparse
 import resource
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
+from curation.coverage import most_diverse
+from curation.difference import difference
+from curation.neighbour_table import Neighbours, Thresholds
 from curation.policy import Policy
 from curation.selection import Scores, select
 
+NEAR = Policy(
+    subsample="none",
+    filter="none",
+    memorised="calibrated",
+    outliers="calibrated",
+    duplicates="calibrated",
+)
+POLICIES = (
+    Policy(),
+    Policy(rho=0.5),
+    Policy(subsample="rejection", quota=1000),
+    Policy(scope="global", relabel=True),
+    Policy(filter="band"),
+    Policy(filter="agreement"),
+    NEAR,
+    NEAR.model_copy(update={"subsample": "rejection", "filter": "band"}),
+    NEAR.model_copy(update={"subsample": "budget", "relabel": True, "quota": 1000}),
+)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Made-up columns of a pool."""
+
+    scores: Scores
+    neighbours: Neighbours
+    uniforms: np.ndarray
+    first: np.ndarray
+
 
 def main() -> None:
-    """Prints the seconds of each policy on the same made-up scores."""
+    """Prints the seconds of each policy on the same made-up columns, then those of coverage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--coverage-rows", type=int, default=5_000, help="of one label")
+    parser.add_argument("--coverage-width", type=int, default=512)
     options = parser.parse_args()
-    rows = options.rows
+    made = pool(options.rows, options.labels)
+    tables = []
+    for policy in POLICIES:
+        start = time.perf_counter()
+        selection = select(made.scores, policy, made.uniforms, made.first, made.neighbours)
+        tables.append(selection.table())
+        seconds = time.perf_counter() - start
+        changed = policy.model_dump(exclude_defaults=True) or "the default policy"
+        print(f"{seconds:5.2f} s  kept {selection.kept.sum():,} of {options.rows:,}  {changed}")
+        del tables[:-2]
+    start = time.perf_counter()
+    changes = difference(*tables)
+    print(f"{time.perf_counter() - start:5.2f} s  difference, {changes.num_rows:,} keys changed")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB  (demanded: at most 2 s each and 1.5 GiB)")
+
+    rows, width = options.coverage_rows, options.coverage_width
+    features = np.random.default_rng(1).standard_normal((rows, width)).astype(np.float16)
+    for method in ("farthest", "kmeans"):
+        start = time.perf_counter()
+        most_diverse(features, rows // 5, method)
+        seconds = time.perf_counter() - start
+        print(f"{seconds:5.2f} s  {method}: {rows // 5:,} of {rows:,} × {width} of one label")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB with coverage")
+
+
+def pool(rows: int, labels: int) -> Pool:
+    """Columns of `rows` samples, with as many pairs of near-duplicates as a tenth of them."""
     random = np.random.default_rng(0)
-    labels = np.sort(random.integers(options.labels, size=rows))
+    label = np.sort(random.integers(labels, size=rows))
     scores = Scores(
         key=np.arange(rows),
-        label=labels,
-        group=labels,
+        label=label,
+        group=label,
         ratio=random.lognormal(size=rows),
-        teacher_label=random.integers(options.labels, size=rows),
+        teacher_label=np.where(random.random(rows) < 0.9, label, 0),
         teacher_error=random.exponential(size=rows),
         scored=np.ones(rows, bool),
     )
-    uniforms, first = random.random(rows), random.random(rows) < 0.8
-    for policy in (
-        Policy(),
-        Policy(rho=0.5),
-        Policy(subsample="rejection", quota=1000),
-        Policy(scope="global", relabel=True),
-    ):
-        start = time.perf_counter()
-        selection = select(scores, policy, uniforms, first)
-        table = selection.table()
-        seconds = time.perf_counter() - start
-        print(f"{seconds:5.2f} s  kept {sum(selection.kept):,} of {table.num_rows:,}  {policy!r}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"peak memory {peak:.2f} GB  (demanded: at most 2 s each)")
+    a = np.sort(random.choice(rows - 1, rows // 10, replace=False))
+    neighbours = Neighbours(
+        key=scores.key,
+        nearest_real_id=random.integers(5000, size=rows),
+        nearest_real_similarity=random.random(rows, np.float32),
+        nearest_validation_id=random.integers(5000, size=rows),
+        nearest_validation_similarity=random.random(rows, np.float32),
+        outlier=random.exponential(size=rows).astype(np.float32),
+        key_a=a,
+        key_b=a + 1,
+        similarity=random.random(len(a), np.float32),
+        thresholds=Thresholds(
+            memorised=dict.fromkeys(range(labels), 0.99),
+            duplicates=dict.fromkeys(range(labels), 0.2),
+            outliers=dict.fromkeys(range(labels), 4.0),
+            loosest=dict.fromkeys(range(labels), 0.0),
+            centre_distance=dict.fromkeys(range(labels), 1.0),
+        ),
+    )
+    return Pool(scores, neighbours, random.random(rows), random.random(rows) < 0.8)
 
 
 if __name__ == "__main__":

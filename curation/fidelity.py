@@ -36,23 +36,28 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     compare only numbers from equal sample sizes. `BadInput` for fewer than 2 samples or features
     that are not finite.
     """
-    for name, features in (("first", first), ("second", second)):
-        if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
-            raise BadInput(
-                f"Fréchet distance: the {name} features are {list(features.shape)}, expected "
-                "[n ≥ 2, d], all finite"
-            )
-    if first.shape[1] != second.shape[1]:
-        raise BadInput(
-            f"Fréchet distance: features of {first.shape[1]} and {second.shape[1]} numbers; take "
-            "both from one net"
-        )
+    check_features("Fréchet distance", first, second, least=2)
     mean_gap = first.mean(0, dtype=np.float64) - second.mean(0, dtype=np.float64)
     factor_1, factor_2 = _scatter_root(first), _scatter_root(second)
     # tr (Σ₁Σ₂)^½ is the nuclear norm of Σ₁^½ Σ₂^½: no root of a non-symmetric matrix is needed.
     overlap = np.linalg.svd(factor_1 @ factor_2, compute_uv=False).sum()
     traces = np.sum(factor_1**2) + np.sum(factor_2**2)
     return max(float(mean_gap @ mean_gap + traces - 2 * overlap), 0.0)
+
+
+def check_features(metric: str, first: np.ndarray, second: np.ndarray, *, least: int) -> None:
+    """Raises `BadInput` unless both are finite `[n ≥ least, d]` with the same d."""
+    for name, features in (("first", first), ("second", second)):
+        if features.ndim != 2 or len(features) < least or not np.isfinite(features).all():
+            raise BadInput(
+                f"{metric}: the {name} features are {list(features.shape)}, expected "
+                f"[n ≥ {least}, d], all finite"
+            )
+    if first.shape[1] != second.shape[1]:
+        raise BadInput(
+            f"{metric}: features of {first.shape[1]} and {second.shape[1]} numbers; take "
+            "both from one net"
+        )
 
 
 def frechet_by_label(

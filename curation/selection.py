@@ -13,7 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.coverage import most_diverse
+from curation.neighbour_policy import aligned_rows, duplicates, memorised, outliers
+from curation.neighbour_table import Neighbours
+from curation.neighbours import Features
 from curation.policy import Policy
+from curation.teacher_filters import agrees, error_limits
 from shardset.errors import BadInput
 from shardset.labels import LabelSpace
 
@@ -21,8 +26,10 @@ REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "re
 KEPT = -1
 REMEDIES = {
     "ratio": "take policy.subsample none or raise policy.accept",
-    "teacher": "raise policy.rho or take policy.filter none",
-    "outlier": "their scores are missing: look at the status column of the score table",
+    "teacher": "raise policy.rho or policy.agreement_within, or take policy.filter none",
+    "duplicate": "the label has collapsed: train its generator longer, or raise policy.duplicates",
+    "memorised": "the generator repeats its training images: give it more, or train it for less",
+    "outlier": "look at the status column of the score table, then at policy.outliers",
 }
 
 
@@ -125,9 +132,19 @@ class Selection:
 
 
 def select(
-    scores: Scores, policy: Policy, uniforms: np.ndarray, in_first_round: np.ndarray
+    scores: Scores,
+    policy: Policy,
+    uniforms: np.ndarray,
+    in_first_round: np.ndarray,
+    neighbours: Neighbours | None = None,
+    features: Features | None = None,
 ) -> Selection:
-    """The selection of a policy; `uniforms` in (0, 1) belong to the keys, float64 `[n]`."""
+    """The selection of a policy; `uniforms` in (0, 1) belong to the keys, float64 `[n]`.
+
+    Each sample has the reason of the first to drop it, in this order: ratio, teacher, memorised,
+    outlier, duplicate, quota. `BadInput` for a policy on neighbours without these, and for
+    `policy.diversity` without `features`, float `[n, d]` of the net that the ratio stands on.
+    """
     shapes = {a.shape for a in (scores.key, scores.ratio, uniforms, in_first_round)}
     if len(shapes) != 1:
         raise BadInput(f"scores, uniform numbers and rounds must be aligned, got {sorted(shapes)}")
@@ -157,11 +174,50 @@ def select(
                 fitted[name][str(group)] = factor if np.isfinite(factor) else None
             accepted[rows] = uniforms[rows] <= probability
         reason[(reason == KEPT) & ~accepted] = REASONS.index("ratio")
-    if policy.filter == "quantile":
-        fitted["quantile"] = _filter(scores, policy, reason, in_first_round, groups)
+    fitted |= _filter(scores, policy, reason, in_first_round, groups)
+    if policy.needs_neighbours:
+        fitted |= _drop_by_neighbours(scores, policy, neighbours, reason, in_first_round)
     final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
-    shortfall = _apply_quota(groups, reason, policy.quota)
+    shortfall = _apply_quota(groups, reason, policy, in_first_round, features)
     return Selection(scores.key, reason, final, scores.label, scores.group, fitted, shortfall)
+
+
+def _drop_by_neighbours(
+    scores: Scores,
+    policy: Policy,
+    neighbours: Neighbours | None,
+    reason: np.ndarray,
+    in_first_round: np.ndarray,
+) -> dict[str, Any]:
+    """Drops copies of real images, then outliers, then all but the best of near-duplicates;
+    returns the calibrated thresholds that it went by.
+
+    Of duplicates one of the first round stays before any other, so that a top-up revokes none but
+    where it connects two kept samples.
+    """
+    if neighbours is None:
+        raise BadInput(
+            "policy.memorised, policy.outliers and policy.duplicates need neighbours; find them "
+            "first, or set all three to null"
+        )
+    rows = aligned_rows(neighbours, scores.key, scores.scored)
+    groups = scores.group[rows]
+
+    def drop(dropped: np.ndarray, name: str) -> None:
+        own = rows[dropped]
+        reason[own[reason[own] == KEPT]] = REASONS.index(name)
+
+    if policy.memorised is not None:
+        drop(memorised(neighbours, groups, policy.memorised), "memorised")
+    if policy.outliers is not None:
+        drop(outliers(neighbours, groups, policy.outliers), "outlier")
+    if policy.duplicates is not None:
+        rank = ~in_first_round[rows], scores.teacher_error[rows]
+        kept = reason[rows] == KEPT
+        drop(duplicates(neighbours, groups, policy.duplicates, kept, *rank), "duplicate")
+    thresholds = neighbours.thresholds.as_json()
+    names = ("memorised", "outliers", "duplicates")
+    return {name: thresholds[name] for name in names if getattr(policy, name) == "calibrated"}
 
 
 def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
@@ -199,36 +255,66 @@ def _filter(
     reason: np.ndarray,
     in_first_round: np.ndarray,
     groups: Mapping[int, np.ndarray],
-) -> dict[str, float]:
-    """Drops teacher errors above the quantile of what was kept so far; returns the quantiles."""
+) -> dict[str, dict[str, float]]:
+    """Drops what the teacher does not let pass of what was kept so far; returns the quantiles."""
+    code = REASONS.index("teacher")
+    if policy.filter == "none":
+        return {}
+    if policy.filter == "agreement":
+        told = agrees(
+            scores.label, scores.teacher_label, scores.teacher_error, policy.agreement_within
+        )
+        reason[(reason == KEPT) & ~told] = code
+        return {}
+    low = policy.band_low if policy.filter == "band" else 0.0
     scopes = groups if policy.scope == "per-label" else {"all": np.arange(len(reason))}
-    quantiles = {}
+    lows, quantiles = {}, {}
     for name, rows in scopes.items():
         kept = rows[reason[rows] == KEPT]
         fit = kept[in_first_round[kept]]
         if fit.size == 0:
             continue
-        cut = np.quantile(scores.teacher_error[fit], policy.rho)
-        reason[kept[scores.teacher_error[kept] > cut]] = REASONS.index("teacher")
-        quantiles[str(name)] = float(cut)
-    return quantiles
+        least, cut = error_limits(scores.teacher_error[fit], policy.rho, low)
+        errors = scores.teacher_error[kept]
+        reason[kept[(errors < least) | (errors > cut)]] = code
+        lows[str(name)], quantiles[str(name)] = least, cut
+    return {"quantile": quantiles} | ({"band_low": lows} if policy.filter == "band" else {})
 
 
 def _apply_quota(
-    groups: Mapping[int, np.ndarray], reason: np.ndarray, quota: int | None
+    groups: Mapping[int, np.ndarray],
+    reason: np.ndarray,
+    policy: Policy,
+    in_first_round: np.ndarray,
+    features: Features | None,
 ) -> dict[int, int]:
     """Drops what is beyond the quota of each group; returns what is missing to it.
 
-    By assigned label, also where labels are replaced: all arms then have the same number.
+    By assigned label, also where labels are replaced: all arms then have the same number. The most
+    diverse are chosen among the first round's, and where those are too few the lowest keys after
+    them follow, so that a top-up revokes none.
     """
     shortfall: dict[int, int] = {}
-    if quota is None:
+    if policy.quota is None:
         return shortfall
+    if policy.diversity != "none" and (features is None or len(features) != len(reason)):
+        raise BadInput(
+            f"policy.diversity {policy.diversity} needs the features of all {len(reason)} samples, "
+            f"got {'none' if features is None else len(features)}; score the pool with features, "
+            "or take policy.diversity none"
+        )
     for group, rows in groups.items():
         kept = rows[reason[rows] == KEPT]
-        reason[kept[quota:]] = REASONS.index("quota")
-        if len(kept) < quota:
-            shortfall[group] = quota - len(kept)
+        first = kept[in_first_round[kept]]
+        stay = kept[: policy.quota]
+        if policy.diversity != "none" and features is not None and len(first) > policy.quota:
+            chosen = most_diverse(
+                features[first], policy.quota, policy.diversity, f"label group {group}"
+            )
+            stay = first[chosen]
+        reason[np.setdiff1d(kept, stay, assume_unique=True)] = REASONS.index("quota")
+        if len(kept) < policy.quota:
+            shortfall[group] = policy.quota - len(kept)
     return shortfall
 
 

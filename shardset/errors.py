@@ -10,7 +10,8 @@ CgankdError               exit 1: the work failed
 ├── CorruptShard          a shard, table or marker on disk is not what its marker says
 ├── ReleaseError          a release cannot be built, read or verified
 ├── TrainingDiverged      a loss became NaN or a network collapsed
-└── RatioRefused          a density ratio failed its diagnostics
+├── RatioRefused          a density ratio failed its diagnostics
+└── CheckFailed           a selection is beyond a threshold of the recipe's check
 """
 
 
@@ -60,3 +61,7 @@ class TrainingDiverged(CgankdError):
 
 class RatioRefused(CgankdError):
     """A density ratio failed its diagnostics."""
+
+
+class CheckFailed(CgankdError):
+    """A selection is beyond a threshold of the recipe's check."""

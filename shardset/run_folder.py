@@ -13,8 +13,8 @@ from shardset.errors import BadInput, RunBusy, StaleStage
 from shardset.files import canonical_json, fingerprint, parse_json, read_json, write_json
 
 STAGES = (
-    "teacher", "generator", "ratio", "pool", "scores", "features", "selections", "release",
-    "students", "report",
+    "teacher", "generator", "ratio", "pool", "scores", "features", "neighbours",
+    "selections", "release", "students", "report",
 )  # fmt: skip
 # Their results are files or folders that must hold nothing else, so the marker lies beside them.
 MARKED_BESIDE = ("selections", "release")
@@ -64,6 +64,10 @@ class RunFolder:
         return self.path / "features"
 
     @property
+    def neighbours(self) -> Path:
+        return self.path / "neighbours"
+
+    @property
     def selections(self) -> Path:
         return self.path / "selections"
 
@@ -78,6 +82,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def check(self) -> Path:
+        return self.path / "check"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -152,6 +160,8 @@ class RunFolder:
             shutil.rmtree(folder)
         if stage.startswith("selections/"):
             folder.with_name(f"{folder.name}.parquet").unlink(missing_ok=True)
+        if stage == "neighbours":
+            folder.with_suffix(".parquet").unlink(missing_ok=True)
 
     def _folder(self, stage: str) -> Path:
         parts = stage.split("/")

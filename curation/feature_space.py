@@ -1,0 +1,71 @@
+"""The space in which images are compared: features whitened by what varies inside labels, as
+vectors of small whole numbers, so that every FAISS, on every processor, finds the same products.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from shardset.errors import BadInput
+
+# Vectors are this long. Sums of products of whole numbers stay below 2²⁴, where float32 is exact
+# whatever the order of the sum: no similarity depends on machine, threads or library.
+LENGTH = 4000
+ONE = LENGTH**2  # about the product of two equal vectors
+ROUNDING = 5e-4  # their similarity is 1 within this
+SHRINK = 0.01  # of the mean variance, added to each: the least directions are noise
+REALS_PER_COMPONENT = 10  # with fewer, reals look alike in directions fitted to them alone
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Features to coordinates, the same for every label but for its centre."""
+
+    directions: np.ndarray  # float64 [d, components]
+
+    @classmethod
+    def fitted(cls, features: np.ndarray, groups: np.ndarray) -> Self:
+        """The space of real features `[n, d]` in groups int64 `[n]`: their pooled covariance inside
+        groups becomes the identity. `BadInput` where no two features of a group differ.
+        """
+        check_features(features, "the real images' features")
+        inside = features.astype(np.float64)
+        values = np.unique(groups)
+        for group in values:
+            inside[groups == group] -= inside[groups == group].mean(0)
+        freedom = len(features) - len(values)
+        variance, vectors = np.linalg.eigh(inside.T @ inside / max(freedom, 1))
+        if not variance[-1] > 1e-12:
+            raise BadInput(
+                f"neighbours: the features of all {len(features):,} real images of a label are "
+                "equal; the feature net has collapsed, fit the ratio anew"
+            )
+        keep = min(len(variance), max(freedom // REALS_PER_COMPONENT, 2))
+        scale = np.sqrt(variance[-keep:] + SHRINK * variance.mean())
+        return cls(vectors[:, -keep:] / scale)
+
+    def coordinates(self, features: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Coordinates float64 `[n, components]` of features `[n, d]` about a centre `[d]`."""
+        return (features.astype(np.float64) - centre) @ self.directions
+
+
+def as_vectors(coordinates: np.ndarray) -> np.ndarray:
+    """Float32 `[n, d]` of whole numbers, about `LENGTH` long, in the directions of coordinates."""
+    length = np.linalg.norm(coordinates, axis=1, keepdims=True)
+    return np.rint(coordinates * (LENGTH / np.maximum(length, 1e-12))).astype(np.float32)
+
+
+def similarities(products: np.ndarray) -> np.ndarray:
+    """Cosines float32 in [−1, 1] of products of vectors; of equal ones at least 1 − `ROUNDING`."""
+    return np.clip(products.astype(np.float64) / ONE, -1.0, 1.0).astype(np.float32)
+
+
+def check_features(features: np.ndarray, what: str) -> None:
+    """Raises `BadInput` unless every feature `[n, d]` is finite."""
+    wrong = np.flatnonzero(~np.isfinite(features).all(1))
+    if wrong.size:
+        raise BadInput(
+            f"neighbours: {what} hold NaN or infinite numbers in {wrong.size:,} of "
+            f"{len(features):,} rows, first in row {wrong[0]}; score again"
+        )

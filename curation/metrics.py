@@ -1,0 +1,75 @@
+"""The metrics of a set of samples, ready to be measured overall and by label."""
+
+from dataclasses import astuple
+
+import numpy as np
+
+from curation.authenticity import authenticity
+from curation.effective_size import duplicate_rate, effective_sample_size
+from curation.fidelity import frechet_distance, label_score
+from curation.kernel_distance import kernel_distance
+from curation.measured import Metric
+from curation.overlap import overlap
+from curation.teacher_truth import agreement, calibration_error
+from curation.vendi import vendi_score
+
+
+def feature_metrics(generated: np.ndarray, real: np.ndarray, k: int = 5) -> tuple[Metric, ...]:
+    """The metrics of features `[n, d]` against `[m, d]`: `fid`, `kid`, `precision`, `recall`,
+    `density`, `coverage`, `authenticity`.
+
+    Authenticity means copies of real images, so it wants training ones for a reference.
+    """
+    return (
+        Metric(("fid",), lambda a, b: [frechet_distance(generated[a], real[b])], least=2),
+        Metric(
+            ("kid",),
+            lambda a, b: [kernel_distance(generated[a], real[b])],
+            least=2,
+            all_pairs=True,
+        ),
+        Metric(
+            ("precision", "recall", "density", "coverage"),
+            lambda a, b: astuple(overlap(generated[a], real[b], k)),
+            least=k + 1,
+            all_pairs=True,
+        ),
+        Metric(
+            ("authenticity",),
+            lambda a, b: [authenticity(generated[a], real[b])],
+            least=2,
+            all_pairs=True,
+        ),
+    )
+
+
+def vendi_metric(features: np.ndarray) -> Metric:
+    """`vendi` of features `[n, d]` alone: it falls with the sample, so compare equal sizes."""
+    return Metric(("vendi",), lambda a, _: [vendi_score(features[a])], halves=False)
+
+
+def agreement_metric(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) -> Metric:
+    """`agreement` of predictions `[n]` with labels `[n]`: the teacher's, or a learned network's."""
+    return Metric(("agreement",), lambda a, _: [agreement(predicted[a], labels[a], within)])
+
+
+def label_score_metric(predicted: np.ndarray, labels: np.ndarray) -> Metric:
+    """`label_score` of predictions `[n]` for continuous labels `[n]`, in their unit."""
+    return Metric(("label_score",), lambda a, _: [label_score(predicted[a], labels[a])])
+
+
+def calibration_metric(logits: np.ndarray, labels: np.ndarray) -> Metric:
+    """`calibration_error` of logits `[n, C]` for classes `[n]`."""
+    return Metric(("calibration_error",), lambda a, _: [calibration_error(logits[a], labels[a])])
+
+
+def duplicate_metric(keys: np.ndarray, key_a: np.ndarray, key_b: np.ndarray) -> Metric:
+    """`duplicate_rate` of keys `[n]` by pairs `[p]`; without an interval, as it grows with n."""
+    return Metric(
+        ("duplicate_rate",), lambda a, _: [duplicate_rate(keys[a], key_a, key_b)], halves=False
+    )
+
+
+def effective_sample_metric(ratios: np.ndarray) -> Metric:
+    """`effective_sample`: the effective size by density ratios `[n]` as a share in [0, 1] of n."""
+    return Metric(("effective_sample",), lambda a, _: [effective_sample_size(ratios[a]) / len(a)])

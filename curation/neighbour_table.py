@@ -1,0 +1,122 @@
+"""`neighbours.parquet` and the columns beside it: what a policy reads of neighbours."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+COLUMNS = (
+    "nearest_real_id",
+    "nearest_real_similarity",
+    "nearest_validation_id",
+    "nearest_validation_similarity",
+    "outlier",
+)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as alike or far off, for each group of labels."""
+
+    memorised: dict[int, float]  # similarity to a real training image
+    duplicates: dict[int, float]  # similarity of two generated samples
+    outliers: dict[int, float]  # distance to the label's centre, 1 is the median real image's
+    loosest: dict[int, float]  # similarity from which pairs are stored
+    centre_distance: dict[int, float]  # that median, in the feature space
+
+    def as_json(self) -> dict[str, dict[str, float]]:
+        """The thresholds with names for keys, as metadata holds them."""
+        return {
+            name: {str(group): value for group, value in values.items()}
+            for name, values in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Mapping[str, float]]) -> Self:
+        """The thresholds that `as_json` wrote."""
+        return cls(
+            **{
+                name: {int(group): value for group, value in values.items()}
+                for name, values in entries.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest of every sample in key order, and the pairs of near-duplicates."""
+
+    key: np.ndarray  # int64 [n], ascending
+    nearest_real_id: np.ndarray  # int64 [n], into train ++ validation: a training image
+    nearest_real_similarity: np.ndarray  # float32 [n] in [−1, 1]
+    nearest_validation_id: np.ndarray  # int64 [n], −1 where the label has no validation image
+    nearest_validation_similarity: np.ndarray  # float32 [n], NaN there
+    outlier: np.ndarray  # float32 [n]: distance to the label's centre over the reals' median
+    key_a: np.ndarray  # int64 [m], fewer than n for classes: a spanning forest
+    key_b: np.ndarray  # int64 [m], above key_a
+    similarity: np.ndarray  # float32 [m]
+    thresholds: Thresholds
+
+    def columns(self) -> pa.Table:
+        """Key and a column for each of `COLUMNS`, a row per sample, nulls where there is none."""
+        columns: dict[str, Any] = {"key": self.key}
+        for name in COLUMNS:
+            values = getattr(self, name)
+            missing = values < 0 if name.endswith("_id") else np.isnan(values)
+            columns[name] = pa.array(values, mask=missing)
+        return pa.table(columns)
+
+    def table(self, groups: np.ndarray) -> pa.Table:
+        """`neighbours.parquet`: near-duplicates, then near real images, at the loosest threshold.
+
+        `groups` int64 `[n]` are the samples' own.
+        """
+        loosest = np.array([self.thresholds.loosest[group] for group in groups.tolist()])
+        parts = [
+            _rows(self.key_a, self.similarity, key_b=self.key_b),
+        ]
+        for split, name in (("train", "nearest_real"), ("validation", "nearest_validation")):
+            similarity = getattr(self, f"{name}_similarity")
+            near = np.flatnonzero(similarity >= loosest)
+            ids = getattr(self, f"{name}_id")[near]
+            parts.append(_rows(self.key[near], similarity[near], real_id=ids, split=split))
+        return pa.concat_tables(parts)
+
+    @classmethod
+    def from_tables(cls, columns: pa.Table, pairs: pa.Table, thresholds: Thresholds) -> Self:
+        """What `columns` and `table` wrote, with the thresholds from the file's metadata."""
+        own = pairs.filter(pairs["key_b"].is_valid())
+        values = {}
+        for name in COLUMNS:
+            missing = -1 if name.endswith("_id") else float("nan")
+            values[name] = columns[name].fill_null(missing).to_numpy()
+        return cls(
+            key=columns["key"].to_numpy(),
+            **values,
+            key_a=own["key_a"].to_numpy(),
+            key_b=own["key_b"].to_numpy(),
+            similarity=own["similarity"].to_numpy(),
+            thresholds=thresholds,
+        )
+
+
+def _rows(
+    key: np.ndarray,
+    similarity: np.ndarray,
+    *,
+    key_b: np.ndarray | None = None,
+    real_id: np.ndarray | None = None,
+    split: str | None = None,
+) -> pa.Table:
+    none = pa.nulls(len(key), pa.int64())
+    return pa.table(
+        {
+            "key_a": pa.array(key, pa.int64()),
+            "key_b": none if key_b is None else pa.array(key_b, pa.int64()),
+            "real_id": none if real_id is None else pa.array(real_id, pa.int64()),
+            "split": pa.array([split] * len(key), pa.string()),
+            "similarity": pa.array(similarity, pa.float32()),
+        }
+    )

@@ -1,0 +1,39 @@
+"""Whether the teacher agrees with labels, and whether its confidence can be believed."""
+
+import numpy as np
+
+from shardset.errors import BadInput
+
+
+def agreement(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) -> float:
+    """The share in [0, 1] of predictions `[n]` that are their label `[n]`, or no farther than
+    `within` from it in its unit. `BadInput` for none, or for unequal numbers.
+    """
+    if predicted.shape != labels.shape or labels.size == 0:
+        raise BadInput(
+            f"agreement: {list(predicted.shape)} predictions for {list(labels.shape)} labels, "
+            "expected one for each, and at least one"
+        )
+    return float((np.abs(predicted - labels) <= within).mean())
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """The expected calibration error in [0, 1] of logits `[n, C]` for classes `[n]`.
+
+    Mean |share right − mean confidence| over equal bins of the largest probability, weighted by
+    their samples (Guo et al., 2017, arXiv 1706.04599, eq. 3). `BadInput` for no samples or logits
+    that are not finite.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not np.isfinite(logits).all():
+        raise BadInput(
+            f"calibration error: logits {list(logits.shape)} for labels {list(labels.shape)}, "
+            "expected [n, C] and [n], all finite"
+        )
+    if len(labels) == 0:
+        raise BadInput("calibration error: there are no samples")
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True).astype(np.float64)
+    confidence = 1 / np.exp(shifted).sum(1)  # of the largest, whose shifted logit is 0
+    right = logits.argmax(1) == labels
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))

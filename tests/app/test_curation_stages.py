@@ -1,0 +1,338 @@
+"""Neighbours as a stage, selections that go by them, and what differs between selections."""
+
+import json
+import shutil
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app import commands, pipeline
+from app.cli import app
+from app.console import Console
+from app.selections import OFF, arm_policies, select_all
+from curation.policy import Policy
+from shardset.errors import BadInput, RatioRefused
+from shardset.tables import read_metadata, read_table
+from tests.app.tiny import OVERRIDES
+
+QUIET = Console(json=True)
+DUPLICATES = "policy.duplicates=calibrated"
+
+
+def stage(name, run, **more):
+    more = {"backend": "serial", **more}
+    return commands.stage(name, run, console=QUIET, device="cpu", **more)
+
+
+def files(run):
+    """The bytes of features and neighbours."""
+    found = [*(run / "features").rglob("*"), *(run / "neighbours").rglob("*")]
+    found = [path for path in found if path.is_file()] + [run / "neighbours.parquet"]
+    return {str(path.relative_to(run)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A tiny run up to its scores."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    stage("teacher", run, recipe="digits", overrides=OVERRIDES)
+    for name in ("generator", "pool", "ratio", "scores"):
+        with suppress(RatioRefused):
+            stage(name, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def found(scored, tmp_path_factory):
+    """The same with neighbours."""
+    run = tmp_path_factory.mktemp("runs") / "found"
+    shutil.copytree(scored, run)
+    stage("neighbours", run)
+    return run
+
+
+@pytest.fixture
+def copy(found, tmp_path):
+    """One to change."""
+    return shutil.copytree(found, tmp_path / "copy")
+
+
+def test_every_shard_has_features_of_every_sample_at_half_precision(found):
+    """float16, a row per sample, one file per shard of 60, finite where there is an image."""
+    parts = [np.load(path) for path in sorted((found / "features" / "ratio").glob("*.npy"))]
+
+    assert [part.shape for part in parts] == [(60, 64)] * 5
+    assert all(part.dtype == np.float16 and np.isfinite(part).all() for part in parts)
+
+
+def test_two_workers_find_the_same_neighbours(scored, found, tmp_path):
+    """Features and tables do not depend on the number of workers."""
+    run = shutil.copytree(scored, tmp_path / "two")
+    stage("neighbours", run, backend="processes", workers=2)
+
+    assert files(run) == files(found)
+
+
+def test_what_is_missing_is_made_again_and_the_rest_is_left(found, copy):
+    """After a kill between two shards: only the missing one is made, with the same bytes."""
+    (copy / "neighbours" / "stage.json").unlink()
+    (copy / "features" / "ratio" / "000002.json").unlink()
+    other = copy / "features" / "ratio" / "000001.npy"
+    before = other.stat().st_mtime_ns
+    stage("neighbours", copy)
+
+    assert files(copy) == files(found)
+    assert other.stat().st_mtime_ns == before
+
+
+def test_selecting_by_duplicates_reads_tables_alone(copy):
+    """Images, weights and features may be gone; no two kept samples are connected duplicates."""
+    for gone in [*copy.glob("pool/*.tar"), *copy.glob("*/model.safetensors")]:
+        gone.unlink()
+    shutil.rmtree(copy / "features")
+    facts = commands.select(copy, console=QUIET, overrides=[DUPLICATES, "policy.quota=null"])
+    pairs = read_table(copy / "neighbours.parquet").to_pylist()
+    least = read_metadata(copy / "neighbours.parquet")["thresholds"]["duplicates"]
+    table = read_table(copy / "selections" / "cgan-kd.parquet").to_pylist()
+    kept = {row["key"] for row in table if row["kept"]}
+
+    assert facts["dropped"]["duplicate"] > 0
+    assert facts["kept"] == len(kept)
+    for pair in pairs:
+        label = table[pair["key_a"]]["original_label"]
+        if pair["key_b"] is not None and pair["similarity"] >= least[str(label)]:
+            assert not {pair["key_a"], pair["key_b"]} <= kept
+
+
+def test_a_diverse_quota_is_chosen_by_the_stored_features(copy):
+    """Eight of each label are kept, others than the lowest keys."""
+    commands.select(copy, console=QUIET, name="lowest")
+    commands.select(copy, console=QUIET, name="far", overrides=["policy.diversity=farthest"])
+    lowest, far = (
+        read_table(copy / "selections" / f"{name}.parquet").to_pandas()
+        for name in ("lowest", "far")
+    )
+
+    assert (far[far.kept].groupby("label").size() == 8).all()
+    assert not far.kept.equals(lowest.kept)
+
+
+def test_a_policy_on_neighbours_that_are_not_there_names_the_command(scored):
+    """Nothing is searched behind one's back: `select` says what to run."""
+    with pytest.raises(BadInput, match="run `cgankd find-neighbours"):
+        commands.select(scored, console=QUIET, name="strict", overrides=[DUPLICATES])
+
+
+def test_changed_settings_of_the_search_are_refused_by_name(copy):
+    """A quantile is part of what the tables are; --redo replaces them."""
+    with pytest.raises(BadInput, match=r"neighbours\.quantile = 0.9999, now it is 0.99"):
+        stage("neighbours", copy, overrides=["neighbours.quantile=0.99"])
+    stage("neighbours", copy, overrides=["neighbours.quantile=0.99"], redo=["neighbours"])
+
+    assert read_metadata(copy / "neighbours.parquet")["thresholds"]["duplicates"]
+
+
+def test_a_pool_that_grows_is_searched_again_before_selections_go_by_it(copy):
+    """The arms' quota of 31 tops the pool up; neighbours then are of every sample."""
+    recipe = pipeline.recipe_of_run(copy, None, [DUPLICATES, "policy.quota=31"])
+    with pipeline.opened(copy, recipe, console=QUIET, device="cpu", backend="serial") as ctx:
+        counts = select_all(ctx)
+    rows = len(read_table(copy / "selections" / "cgan-kd.parquet"))
+
+    assert rows > 300
+    assert len(read_table(copy / "neighbours" / "columns.parquet")) == rows
+    assert counts["cgan-kd"]["dropped"]["duplicate"] > 0
+    assert all("duplicate" not in counts[name]["dropped"] for name in counts if name != "cgan-kd")
+
+
+def test_each_arm_differs_from_the_next_in_one_thing():
+    """Subsampling, then the recipe's filter; what goes by neighbours is in the last one alone."""
+    policy = Policy(
+        filter="band",
+        memorised=0.9,
+        outliers="calibrated",
+        duplicates="calibrated",
+        relabel=True,
+        quota=5,
+        diversity="farthest",
+    )
+    arms = {name: arm.model_dump() for name, arm in arm_policies(policy).items()}
+
+    def changed(first, second):
+        return {field for field in arms[first] if arms[first][field] != arms[second][field]}
+
+    assert changed("raw", "subsampled") == {"subsample"}
+    assert changed("subsampled", "filtered") == {"filter"}
+    assert changed("subsampled", "relabelled") == {"relabel"}
+    assert changed("filtered", "cgan-kd") == {"relabel", *OFF}
+    assert arms["filtered"]["filter"] == "band"
+    assert arm_policies(Policy(filter="none"))["filtered"].filter == "quantile"
+
+
+def test_diff_says_which_keys_changed_and_why(copy):
+    """Of two selections of a run: those and only those whose row of the tables changed."""
+    commands.select(copy, console=QUIET, name="loose")
+    commands.select(copy, console=QUIET, name="strict", overrides=[DUPLICATES])
+    command = ["diff", str(copy), "--from", "loose", "--to", "strict", "--json"]
+    result = CliRunner().invoke(app, command)
+    told = json.loads(result.stdout)
+    loose, strict = (
+        read_table(copy / "selections" / f"{name}.parquet").to_pylist()
+        for name in ("loose", "strict")
+    )
+    expected = [a["key"] for a, b in zip(loose, strict, strict=True) if a["kept"] != b["kept"]]
+
+    assert result.exit_code == 0
+    assert [row["key"] for row in told["keys"]] == expected
+    assert told["changed"] == sum(row["count"] for row in told["why"]) == len(expected)
+    assert {"change": "went", "reason_before": None, "reason_after": "duplicate"}.items() <= (
+        told["why"][0].items()
+    )
+    assert sum(row["went"] for row in told["labels"]) == sum(
+        row["count"] for row in told["why"] if row["change"] == "went"
+    )
+
+
+def test_diff_of_two_releases_is_that_of_their_selections(copy):
+    """A release holds every key's decision."""
+    for version, name in (("v1.0.0", "raw"), ("v1.1.0", "subsampled")):
+        overrides = ["policy.subsample=none", f"policy.quota={5 + len(name)}"]
+        commands.select(copy, console=QUIET, name=name, overrides=overrides)
+        commands.release(copy, console=QUIET, version=version, selection=name, rejected=False)
+    folders = [copy / "release" / version for version in ("v1.0.0", "v1.1.0")]
+
+    between = commands.diff(*folders, console=QUIET)
+    assert between == commands.diff(copy, console=QUIET, from_="raw", to="subsampled")
+    assert between["why"] == [
+        {"change": "came", "reason_before": "quota", "reason_after": None, "count": 70}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "was given alone"),
+        ({"from_": "nothing"}, "has no selection 'nothing'"),
+        ({"after": "elsewhere"}, "is not a run folder"),
+    ],
+)
+def test_diff_of_nothing_to_compare_says_what_to_give(copy, given, message):
+    """One folder without two names, a name that is not there, a folder that is none."""
+    given = {n: copy / v if n == "after" else v for n, v in given.items()}
+    commands.select(copy, console=QUIET)
+    with pytest.raises(BadInput, match=message):
+        commands.diff(copy, console=QUIET, **given)
+
+
+@pytest.fixture(scope="module")
+def checked(found, tmp_path_factory):
+    """A run whose plain selection was checked, what was told, and the page."""
+    run = tmp_path_factory.mktemp("runs") / "checked"
+    shutil.copytree(found, run)
+    overrides = ["policy.quota=15", "policy.filter=none"]
+    commands.select(run, console=QUIET, name="plain", overrides=overrides)
+    told = commands.check(
+        run, console=QUIET, selection="plain", backend="serial", overrides=["policy.quota=15"]
+    )
+    return run, told, (run / "check" / "check.html").read_text("utf-8")
+
+
+def test_a_check_tells_what_the_tables_hold(checked):
+    """Counts and shares, from the selection and the pairs by hand; the file says what was told."""
+    run, told, _ = checked
+    table = read_table(run / "selections" / "plain.parquet").to_pylist()
+    columns = read_table(run / "neighbours" / "columns.parquet").to_pylist()
+    thresholds = read_metadata(run / "neighbours.parquet")["thresholds"]
+    kept = {row["key"] for row in table if row["kept"]}
+    groups = {key: {key} for key in range(len(table))}
+    for pair in read_table(run / "neighbours.parquet").to_pylist():
+        a, b = pair["key_a"], pair["key_b"]
+        least = thresholds["duplicates"][str(table[a]["original_label"])]
+        if b is not None and pair["similarity"] >= least:
+            both = groups[a] | groups[b]
+            groups |= dict.fromkeys(both, both)
+    alike = {frozenset(members & kept) for members in groups.values()}
+    copies = [
+        row["key"]
+        for row in columns
+        if row["key"] in kept
+        and row["nearest_real_similarity"]
+        >= thresholds["memorised"][str(table[row["key"]]["original_label"])]
+    ]
+
+    assert told == json.loads((run / "check" / "check.json").read_text("utf-8"))
+    assert told["kept"] == len(kept)
+    assert sum(told["dropped"].values()) == len(table) - len(kept)
+    assert {frozenset(keys) for keys in told["duplicates"]} == {g for g in alike if len(g) > 1}
+    assert told["overall"]["duplicates"] == pytest.approx(
+        sum(len(group) - 1 for group in alike if group) / len(kept)
+    )
+    assert sorted(row["key"] for row in told["memorised"]) == copies
+    assert sum(row["duplicates"] for row in told["labels"]) == sum(
+        len(keys) - 1 for keys in told["duplicates"]
+    )
+
+
+def test_the_judge_selected_nothing_and_saw_no_test_image(checked):
+    """Its weights are not the ratio's, every number names it, and no opening was counted."""
+    run, told, _ = checked
+    ratio = json.loads((run / "ratio" / "stage.json").read_text())["facts"]["sha256"]
+
+    assert told["judge"]["sha256"] != ratio
+    assert {row["judge"]["sha256"] for row in told["metrics"]} == {told["judge"]["sha256"]}
+    assert {row["judge"]["split"] for row in told["metrics"]} == {"train", "validation"}
+    assert "test_openings" not in json.loads((run / "run.json").read_text())
+
+
+def test_a_check_compares_every_step_of_the_selection(checked):
+    """Two-sample check and bound of each arm's set, in order; labels worst first."""
+    _, told, _ = checked
+    names = ["raw", "subsampled", "filtered", "relabelled", "plain"]
+    agreements = [row["agreement"] for row in told["labels"]]
+
+    assert [row["name"] for row in told["bound"]["terms"]] == names
+    assert set(told["two_sample"]) == set(names)
+    assert told["bound"]["line"] in told["advice"]
+    assert agreements == sorted(agreements)
+    assert {"fid", "kid", "precision", "coverage", "vendi", "authenticity", "agreement"} <= {
+        row["metric"] for row in told["metrics"]
+    }
+
+
+def test_the_page_of_a_check_needs_nothing_else(checked):
+    """Pictures are in it, at most twenty groups are shown, and every table that was promised."""
+    _, told, page = checked
+
+    assert "http:" not in page
+    assert "https:" not in page
+    assert 'src="/' not in page
+    assert page.count("data:image/png") == min(len(told["duplicates"]), 20) + min(
+        len(told["memorised"]), 20
+    )
+    for title in ("Labels, worst first", "Near-duplicates", "Memorised", "Real or kept?"):
+        assert title in page
+    assert told["judge"]["sha256"][:12] in page
+
+
+def test_a_check_fails_beyond_a_threshold_and_writes_its_page_all_the_same(checked, tmp_path):
+    """Exit 1, the threshold by name and value; the same check without thresholds passes."""
+    run = shutil.copytree(checked[0], tmp_path / "run")
+    shutil.rmtree(run / "neighbours")  # a check finds them where they are not there
+    command = ["check", str(run), "--selection", "plain", "--backend", "serial"]
+    limits = ["--set", "check.duplicates=0.01", "--set", "check.memorised=1"]
+    result = CliRunner().invoke(app, [*command, *limits])
+    told = json.loads((run / "check" / "check.json").read_text("utf-8"))
+
+    assert result.exit_code == 1
+    assert (run / "recipe.yaml").read_bytes() == (checked[0] / "recipe.yaml").read_bytes()
+    assert len(told["failures"]) == 1
+    assert "at most 0.01 was asked for" in " ".join(result.stderr.split())
+    assert told["failures"][0] in (run / "check" / "check.html").read_text("utf-8")
+
+
+def test_a_check_of_a_selection_that_is_not_there_names_those_that_are(checked):
+    """The names come from the folder."""
+    with pytest.raises(BadInput, match="no selection 'none'; it has plain"):
+        commands.check(checked[0], console=QUIET, selection="none", backend="serial")

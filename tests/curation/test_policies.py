@@ -1,0 +1,147 @@
+"""Teacher filters and diversity in a selection, against plain loops over samples."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from curation.coverage import most_diverse
+from curation.policy import Policy
+from curation.selection import Scores, select
+from shardset.errors import BadInput
+
+BAND = Policy(subsample="none", filter="band", rho=0.9, band_low=0.2)
+AGREEMENT = Policy(subsample="none", filter="agreement")
+
+
+def scores(count=1200, continuous=False, seed=0):
+    random = np.random.default_rng(seed)
+    group = random.integers(0, 3, count)
+    label = group + random.random(count) if continuous else group
+    told = label + random.normal(size=count) if continuous else random.integers(0, 3, count)
+    return Scores(
+        key=np.arange(count),
+        label=label,
+        group=group,
+        ratio=np.exp(random.normal(size=count)),
+        teacher_label=told,
+        teacher_error=np.abs(told - label) if continuous else random.exponential(size=count),
+        scored=np.ones(count, dtype=bool),
+    )
+
+
+def first_rows(table, count):
+    return Scores(**{name: column[:count] for name, column in vars(table).items()})
+
+
+def chosen(table, policy, first=None, features=None):
+    count = len(table.key)
+    first = np.ones(count, dtype=bool) if first is None else first
+    uniforms = np.random.default_rng(9).random(count)
+    return select(table, policy, uniforms, first, features=features)
+
+
+def test_band_drops_the_wrong_and_the_trivial_of_each_label():
+    """Between the 0.2- and the 0.9-quantile of each label: seven tenths, the middle ones."""
+    table = scores()
+    selection = chosen(table, BAND)
+    for label in range(3):
+        own = table.label == label
+        errors = np.sort(table.teacher_error[own])
+        kept = np.sort(table.teacher_error[own & selection.kept])
+        assert len(kept) == pytest.approx(0.7 * own.sum(), abs=2)
+        start = int(np.searchsorted(errors, kept[0]))
+        assert start == pytest.approx(0.2 * own.sum(), abs=1)
+        assert np.array_equal(errors[start : start + len(kept)], kept)
+        assert selection.fitted["band_low"][str(label)] <= kept[0]
+        assert selection.fitted["quantile"][str(label)] >= kept[-1]
+
+
+def test_band_over_all_labels_has_one_pair_of_limits():
+    """The global scope: NumPy's quantiles of all errors decide."""
+    table = scores()
+    selection = chosen(table, BAND.model_copy(update={"scope": "global"}))
+    low, high = np.quantile(table.teacher_error, [0.2, 0.9])
+    inside = (table.teacher_error >= low) & (table.teacher_error <= high)
+    assert np.array_equal(selection.kept, inside)
+
+
+def test_agreement_keeps_the_classes_that_the_teacher_tells():
+    """Where the teacher's class is the assigned one, whatever its error."""
+    table = scores()
+    selection = chosen(table, AGREEMENT)
+    assert np.array_equal(selection.kept, table.label == table.teacher_label)
+    assert set(selection.counts()["dropped"]) == {"teacher"}
+
+
+def test_agreement_of_continuous_labels_is_within_a_distance():
+    """Half a unit: kept where the teacher's value is at most so far off."""
+    table = scores(continuous=True)
+    selection = chosen(table, AGREEMENT.model_copy(update={"agreement_within": 0.5}))
+    assert np.array_equal(selection.kept, np.abs(table.teacher_label - table.label) <= 0.5)
+
+
+def test_agreement_without_its_distance_or_with_a_useless_one_is_refused():
+    """Continuous labels need `agreement_within`, classes have no use for it."""
+    with pytest.raises(BadInput, match=r"needs policy\.agreement_within"):
+        chosen(scores(continuous=True), AGREEMENT)
+    with pytest.raises(BadInput, match="of no use to classes"):
+        chosen(scores(), AGREEMENT.model_copy(update={"agreement_within": 1.0}))
+
+
+def test_impossible_policies_are_refused():
+    """A band that is empty, and diversity with no quota to choose for."""
+    with pytest.raises(ValidationError, match=r"band_low 0\.5 must be below rho 0\.4"):
+        Policy(filter="band", band_low=0.5, rho=0.4)
+    with pytest.raises(ValidationError, match="diversity farthest chooses within a quota"):
+        Policy(diversity="farthest")
+
+
+@pytest.mark.parametrize("method", ["farthest", "kmeans"])
+def test_diversity_decides_what_the_quota_keeps_of_each_label(method):
+    """Of what the filter left, each label's most diverse stay; what is missing is told."""
+    table = scores()
+    features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
+    policy = Policy(subsample="none", quota=50, diversity=method)
+    left = chosen(table, Policy(subsample="none")).kept
+    selection = chosen(table, policy, features=features)
+    for label in range(3):
+        rows = np.flatnonzero(left & (table.label == label))
+        kept = np.flatnonzero(selection.kept & (table.label == label))
+        assert np.array_equal(kept, rows[most_diverse(features[rows], 50, method)])
+    assert selection.counts()["dropped"]["quota"] == left.sum() - 150
+    assert selection.shortfall == {}
+    starving = chosen(table, policy.model_copy(update={"quota": 500}), features=features)
+    assert set(starving.shortfall) == {0, 1, 2}
+    assert np.array_equal(starving.kept, left)
+
+
+@pytest.mark.parametrize("quota", [40, 250])
+@pytest.mark.parametrize("policy", [Policy(diversity="farthest", quota=1), BAND, AGREEMENT])
+def test_a_top_up_never_revokes_a_kept_sample(policy, quota):
+    """Every decision stays as it was when later rounds follow, also where the first starves."""
+    table = scores()
+    features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
+    policy = policy.model_copy(update={"quota": quota})
+    first = np.arange(1200) < 600
+    sizes = (600, 900, 1200)
+    kept = [chosen(first_rows(table, n), policy, first[:n], features[:n]).reason for n in sizes]
+    assert np.array_equal(kept[0], kept[2][:600])
+    assert np.array_equal(kept[1], kept[2][:900])
+
+
+def test_diversity_without_features_is_refused():
+    """None at all, or of another pool: one line that says how many were expected."""
+    policy = Policy(quota=10, diversity="farthest")
+    with pytest.raises(BadInput, match="needs the features of all 1200 samples, got none"):
+        chosen(scores(), policy)
+    with pytest.raises(BadInput, match="got 7"):
+        chosen(scores(), policy, features=np.zeros((7, 2), np.float16))
+
+
+def test_a_label_whose_features_are_equal_is_named():
+    """No choice within a collapsed label: its group is said, with what to do."""
+    features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
+    table = scores()
+    features[table.label == 1] = 1
+    with pytest.raises(BadInput, match=r"label group 1: features of all \d+ samples are equal"):
+        chosen(table, Policy(quota=10, diversity="kmeans"), features=features)
