@@ -6,6 +6,8 @@ import sys
 OUT = sys.argv[1] if len(sys.argv) > 1 else "runs/bench"
 SCRIPTS = (
     ("select_speed",),
+    ("neighbour_speed",),
+    ("planted_faults",),
     ("produce_speed",),
     ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("student_steps",),

@@ -1,8 +1,8 @@
-"""Which planted faults are found? `python -m benchmarks.planted_faults SOURCE`
+"""Which planted faults are found? `python -m benchmarks.planted_faults [SOURCE]`
 
 The pool is made of images that took no part in anything, each a little brighter or darker, in
-place of good generated ones; into it faults are planted, each at 2 %. SOURCE names real images,
-such as `idx:FOLDER` with Fashion-MNIST, of which five labels that a teacher tells apart are taken.
+place of good generated ones; into it faults are planted, each at 2 %. SOURCE names real images
+(Fashion-MNIST), of which five labels that a teacher tells apart are taken.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 import torch
 
+from app.recipe import load_recipe
 from curation.feature_nets import FeatureConfig, features_of, train_feature_net
 from curation.neighbours import NeighbourConfig, RealFeatures, find_neighbours
 from curation.policy import Policy
@@ -47,7 +48,7 @@ ALSO_RIGHT = {"outlier": "wrong labels", "teacher": "noise"}
 def main() -> None:
     """Prints precision and recall of each detector on each fault as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source")
+    parser.add_argument("source", nargs="?", default=load_recipe("fashion-mnist").source)
     parser.add_argument("--labels", type=int, nargs="+", default=[1, 2, 5, 8, 9])
     parser.add_argument("--reals", type=int, default=2500)
     parser.add_argument("--pool", type=int, default=10_000)

@@ -16,6 +16,7 @@ ONE = LENGTH**2  # about the product of two equal vectors
 ROUNDING = 5e-4  # their similarity is 1 within this
 SHRINK = 0.01  # of the mean variance, added to each: the least directions are noise
 REALS_PER_COMPONENT = 10  # with fewer, reals look alike in directions fitted to them alone
+COMPONENTS = 128  # at most: time and memory grow with them, and features vary in fewer directions
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FeatureSpace:
                 f"neighbours: the features of all {len(features):,} real images of a label are "
                 "equal; the feature net has collapsed, fit the ratio anew"
             )
-        keep = min(len(variance), max(freedom // REALS_PER_COMPONENT, 2))
+        keep = min(len(variance), COMPONENTS, max(freedom // REALS_PER_COMPONENT, 2))
         scale = np.sqrt(variance[-keep:] + SHRINK * variance.mean())
         return cls(vectors[:, -keep:] / scale)
 

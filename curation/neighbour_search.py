@@ -1,15 +1,18 @@
 """FAISS: the nearest vector and all near pairs, decided by value and lowest row, never by rank."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from curation.feature_space import ONE
 from shardset.errors import BadInput
 
-ROWS = 8192  # queries that share an index of what comes after them
+Found = TypeVar("Found")
+
+ROWS = 1024  # queries that share an index of what comes after them
 MOST_PAIRS = 16_000_000  # in memory at once, however many there are
 LISTS_PROBED = 32  # of an approximate search
 
@@ -24,6 +27,25 @@ def load_faiss() -> ModuleType:
             "pip install 'cgan-kd[cpu]'"
         ) from error
     return faiss
+
+
+def each_on_a_core(work: Callable[[int], Found], labels: Sequence[int]) -> list[Found]:
+    """What `work` gives for each label, in their order, several at once where there are cores.
+
+    A core a label: threads that share a small label wait for one another longer than they compute.
+    """
+    from threadpoolctl import threadpool_limits
+
+    faiss = load_faiss()
+    cores = faiss.omp_get_max_threads()
+    workers = 1 if faiss.get_num_gpus() > 0 else max(min(cores, len(labels)), 1)
+    with (
+        threadpool_limits(max(cores // workers, 1)),
+        ThreadPoolExecutor(
+            workers, initializer=lambda: faiss.omp_set_num_threads(max(cores // workers, 1))
+        ) as pool,
+    ):
+        return list(pool.map(work, labels))
 
 
 def nearest(queries: np.ndarray, base: np.ndarray, exact_up_to: int) -> tuple[Any, Any]:

@@ -9,10 +9,16 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from curation.duplicates import spanning_pairs
+from curation.duplicates import Pairs, spanning_pairs
 from curation.extremes import lower_quantile, upper_quantile
 from curation.feature_space import ROUNDING, FeatureSpace, as_vectors, check_features, similarities
-from curation.neighbour_search import load_faiss, near_pairs, nearest, nearest_others
+from curation.neighbour_search import (
+    each_on_a_core,
+    load_faiss,
+    near_pairs,
+    nearest,
+    nearest_others,
+)
 from curation.neighbour_table import Neighbours, Thresholds
 from shardset.errors import BadInput
 from shardset.labels import LabelSpace
@@ -106,8 +112,8 @@ def find_neighbours(
         "nearest_validation_similarity": np.full(count, np.nan, np.float32),
         "outlier": np.full(count, np.nan, np.float32),
     }
-    pairs = []
-    for group in present:
+
+    def of_label(group: int) -> Pairs:
         rows, after = np.flatnonzero(groups == group), np.empty(0, np.int64)
         if reach:
             after = np.flatnonzero(groups == group + 1)
@@ -126,9 +132,9 @@ def find_neighbours(
                 at, product = nearest(vectors[: len(rows)], base, config.exact_up_to)
                 found[f"{name}_id"][rows] = some[at]
                 found[f"{name}_similarity"][rows] = similarities(product)
-        pairs.append(
-            _pairs(np.r_[rows, after], len(rows), vectors, thresholds.loosest[group], config)
-        )
+        return _pairs(np.r_[rows, after], len(rows), vectors, thresholds.loosest[group], config)
+
+    pairs = each_on_a_core(of_label, present)
     a, b, similarity = (np.concatenate(part) for part in zip(*pairs, strict=True))
     order = np.lexsort((b, a))
     return Neighbours(
@@ -200,7 +206,7 @@ def _calibrated(
 
 def _pairs(
     rows: np.ndarray, own: int, vectors: np.ndarray, loosest: float, config: NeighbourConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Pairs:
     """The pairs of pool rows that connect a label's near-duplicates, lower row first.
 
     Equal vectors are paired before the search: a label collapsed to one image would otherwise
@@ -210,7 +216,7 @@ def _pairs(
     copies = np.flatnonzero(first != np.arange(len(rows)))
     kept = np.flatnonzero(first == np.arange(len(rows)))
 
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def blocks() -> Iterator[Pairs]:
         squares = np.einsum("nd,nd->n", vectors[copies], vectors[copies])
         yield first[copies], copies, similarities(squares)
         within = near_pairs(vectors[kept], int((kept < own).sum()), loosest, config.exact_up_to)
