@@ -174,16 +174,20 @@ def _calibrated(
     Labels differ in scale, which is their own median; the shape of the tail is that of all labels
     together, since twenty images of one say nothing about one in ten thousand.
     """
-    gaps, far = {}, {}
-    for group, own in centred.items():
+
+    def of_label(group: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(train_groups == group)
-        window = _within(train_groups, group, reach)
-        ids = np.r_[rows, np.setdiff1d(window, rows)]
-        place = own.coordinates(real.features[ids])
-        far[group] = np.linalg.norm(place, axis=1)
-        if len(ids) > 1 and len(rows):
-            product = nearest_others(as_vectors(place), len(rows), config.exact_up_to)
-            gaps[group] = 1.0 - similarities(product).astype(np.float64)
+        ids = np.r_[rows, np.setdiff1d(_within(train_groups, group, reach), rows)]
+        place = centred[group].coordinates(real.features[ids])
+        far = np.linalg.norm(place, axis=1)
+        if len(ids) < 2 or not len(rows):
+            return far, np.empty(0)
+        product = nearest_others(as_vectors(place), len(rows), config.exact_up_to)
+        return far, 1.0 - similarities(product).astype(np.float64)
+
+    found_of = dict(zip(centred, each_on_a_core(of_label, list(centred)), strict=True))
+    far = {group: distances for group, (distances, _) in found_of.items()}
+    gaps = {group: gap for group, (_, gap) in found_of.items() if len(gap)}
     scale = {group: _middle(gap) for group, gap in gaps.items()}
     common = _middle(np.concatenate([*gaps.values(), np.empty(0)]))
     relative = np.concatenate([*(gap / scale[group] for group, gap in gaps.items()), np.empty(0)])
