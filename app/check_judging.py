@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from app.check_sets import Kept
 from app.context import Context
 from app.report_judging import JUDGE
 from curation.feature_nets import features_of, train_feature_net
@@ -84,27 +85,27 @@ def judge_pool(ctx: Context, wanted: Sequence[int]) -> Judged:
     )
 
 
-def measured(
-    ctx: Context, judged: Judged, rows: np.ndarray, labels: np.ndarray
-) -> tuple[Measured, ...]:
-    """Every metric of the kept `rows` int64 `[k]` of the pool with their final labels `[k]`,
-    overall and by label, against the training and the validation images.
+def by_the_judge(ctx: Context, judged: Judged, kept: Kept) -> tuple[Measured, ...]:
+    """Fidelity and diversity of the kept samples, and whether the judge tells their labels; overall
+    and by label, against the training and the validation images.
     """
-    data, space, config = ctx.data, ctx.space, MeasureConfig()
-    own, guesses = judged.pool[rows], judged.guesses[rows]
-    against = Judge(NET, judged.sha256, "train")
-    against.check(ctx.run.stage_facts("ratio")["sha256"])
+    data, space, config, labels = ctx.data, ctx.space, MeasureConfig(), kept.labels
+    own, guesses = judged.pool[kept.rows], judged.guesses[kept.rows]
+    net, sha256 = f"judge, {NET}", judged.sha256
+    alone = Judge(net, sha256, None)
+    train, validation = Judge(net, sha256, "train"), Judge(net, sha256, "validation")
+    alone.check(ctx.run.stage_facts("ratio")["sha256"])
     seed = derive_seed(ctx.recipe.seed, "check metrics") % 2**32
     told = agreement_metric(guesses, labels)
     if isinstance(space, ContinuousLabels):
         told = label_score_metric(guesses, labels)
     found: list[Measured] = []
     for metric in (told, vendi_metric(own)):
-        found += measure(metric, labels, None, space, against, config, seed)
+        found += measure(metric, labels, None, space, alone, config, seed)
     for metric in feature_metrics(own, judged.train):
-        found += measure(metric, labels, data.train_labels, space, against, config, seed)
-    against = Judge(NET, judged.sha256, "validation")
+        found += measure(metric, labels, data.train_labels, space, train, config, seed)
     for metric in feature_metrics(own, judged.validation):
         if metric.names != ("authenticity",):  # that is about copies of training images
-            found += measure(metric, labels, data.validation_labels, space, against, config, seed)
+            reals = data.validation_labels
+            found += measure(metric, labels, reals, space, validation, config, seed)
     return tuple(found)

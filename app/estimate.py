@@ -5,14 +5,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from app.console import Console, duration
 from app.context import Context, Facts, open_device
+from app.neighbouring import needs
 from app.pipeline import describe
 from app.recipe import Recipe, recipe_yaml
 from app.stages import pool_labels
+from curation.pool_features import MOST
 from generator.train import train_generator
+from shardset.labels import ContinuousLabels
 from shardset.run_folder import RunFolder
 from student.arms import ARMS
 from student.batches import TrainingData
@@ -22,6 +26,7 @@ FEW, MORE = 3, 13  # steps; the difference leaves out what happens once
 PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs
 TAR_BYTES = 4 * 512 + 512  # headers and padding of one sample's three members
 ROW_BYTES = 64
+BLOCK = 2048  # samples whose comparison with one another is timed
 
 
 def dry_run(
@@ -40,8 +45,10 @@ def dry_run(
     _, channels, size, _ = ctx.reals.pixels.shape
     samples = recipe.pool.per_label * len(pool_labels(ctx))
     sample_bytes = channels * size * size
-    # Pool, decoded copy for the students, release; scores beside them.
+    # Pool, decoded copy for the students, release; scores beside them, and features for neighbours.
     scores = 2 * ctx.space.outputs
+    if needs(recipe.policy):
+        scores += 2 * min(recipe.ratio.features.dim, MOST)
     disk = samples * (TAR_BYTES + sample_bytes * (1 + 2 * PNG_SHARE) + ROW_BYTES + scores)
     total = sum(seconds.values())
     console.text(recipe_yaml(recipe))
@@ -77,15 +84,16 @@ def _seconds(ctx: Context) -> dict[str, float]:
     rest = len(recipe.seeds) - recipe.student.search_seeds
     runs = float(sum(computed) * (searched + max(rest, 0)))
     runs += searched * (sum(recipe.student.steps) / steps - 1)  # no-kd's other candidates
+    samples = recipe.pool.per_label * len(pool_labels(ctx))
+    # A pool sample costs about a third of a training image for each network's forward.
+    sample = teacher / recipe.teacher.training.batch / 3
+    neighbours = {"neighbours": samples * sample + _search_seconds(ctx, samples)}
     return {
         "teacher": 0.0 if recipe.teacher.weights else teacher * recipe.teacher.training.steps,
         "generator": generator * recipe.generator.training.iterations,
-        # A pool sample costs about a third of a training image: forwards of two networks.
-        "pool, ratio and scores": 3
-        * recipe.pool.per_label
-        * len(pool_labels(ctx))
-        * (generator / recipe.generator.training.batch + teacher / recipe.teacher.training.batch)
-        / 3,
+        "pool, ratio and scores": samples
+        * (generator / recipe.generator.training.batch + 3 * sample),
+        **(neighbours if needs(recipe.policy) else {}),
         "students": student * steps * runs / ctx.workers,
     }
 
@@ -128,3 +136,18 @@ def _generator_step_seconds(ctx: Context) -> float:
 
     timed(FEW)
     return max(timed(MORE) - timed(FEW), 0.0) / (MORE - FEW)
+
+
+def _search_seconds(ctx: Context, samples: int) -> float:
+    """Every sample is compared with all of its label, of continuous labels with those of the parts
+    of the range beside its own; one block of them is timed.
+    """
+    group = samples / len(ctx.space.group_names)
+    compared = 3 * group if isinstance(ctx.space, ContinuousLabels) else group
+    random = np.random.default_rng(0)
+    shape = BLOCK, min(ctx.recipe.ratio.features.dim, MOST)
+    features = random.normal(size=shape).astype(np.float32)
+    features[:1] @ features.T  # starts the library's threads
+    start = time.perf_counter()
+    features @ features.T
+    return (time.perf_counter() - start) * samples * compared / BLOCK**2

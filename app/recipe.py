@@ -171,6 +171,11 @@ class Recipe(Record):
             raise ValueError(f"pool.labels {given} task {self.task}")
         if not continuous and self.label != LabelSettings():
             raise ValueError("label is of no use to task classification; set task: regression")
+        useless, instead = ("agreement", "label_score")[:: 1 if continuous else -1]
+        if getattr(self.check, useless) is not None:
+            raise ValueError(
+                f"check.{useless} is of no use to task {self.task}; set check.{instead}"
+            )
         return self
 
 

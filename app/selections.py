@@ -101,6 +101,12 @@ def read_scores(ctx: Context) -> Scores:
     return Scores.from_table(table, ctx.space)
 
 
+def read_logits(ctx: Context) -> np.ndarray:
+    """The teacher's logits float16 `[n, C]` of every pool sample, of classes."""
+    column = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
 def decide(ctx: Context, scores: Scores, plan: Plan, policy: Policy) -> Selection:
     """One decision with a reason for every pool sample; the uniform number is the key's own."""
     return select(

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from app.context import Context, Facts, Precision, save_array, write_metrics
+from app.selections import read_logits
 from app.stages import REAL_OUTPUTS
 from shardset.errors import TrainingDiverged
 from shardset.files import derive_seed, fingerprint, read_json, write_json
 from shardset.labels import LabelSpace
 from shardset.plan import read_plan
 from shardset.shards import read_shard
-from shardset.tables import read_numbered, read_table
+from shardset.tables import read_table
 from shardset.weights import load_weights
 from student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
 from student.batches import TrainingData
@@ -158,9 +159,7 @@ def write_arrays(ctx: Context) -> Path:
         "pool_pixels": np.concatenate(pool),
     }
     if ctx.recipe.task == "classification":
-        logits = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"]
-        flat = logits.combine_chunks().flatten().to_numpy().astype(np.float32)
-        arrays["pool_logits"] = flat.reshape(plan.count, -1)
+        arrays["pool_logits"] = read_logits(ctx).astype(np.float32)
     for name, array in arrays.items():
         save_array(folder / f"{name}.npy", array)
     write_json(marker, fields)

@@ -5,27 +5,13 @@ import numpy as np
 from shardset.errors import BadInput
 
 
-def duplicate_rate(keys: np.ndarray, key_a: np.ndarray, key_b: np.ndarray) -> float:
-    """The share in [0, 1) of keys int64 `[n]` that could go without losing a picture.
-
-    Pairs (key_a, key_b) int64 `[p]` are near-duplicates; those with a key that is not in the set
-    do not count. Of each connected group of pairs one sample is needed. `BadInput` for no keys or
-    for the same key twice.
+def duplicate_rate(components: np.ndarray) -> float:
+    """The share in [0, 1) of samples that could go without losing a picture; near-duplicates have
+    one of the `components` int64 `[n]` in common. `BadInput` for no samples.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    known = np.unique(keys)
-    if len(known) != len(keys) or len(keys) == 0:
-        raise BadInput(
-            f"duplicate rate: {len(keys):,} keys of which {len(known):,} differ, expected at least "
-            "one, each once"
-        )
-    inside = np.isin(key_a, known) & np.isin(key_b, known)
-    ends = np.searchsorted(known, key_a[inside]), np.searchsorted(known, key_b[inside])
-    pairs = coo_array((np.ones(inside.sum(), np.int8), ends), shape=(len(known), len(known)))
-    needed, _ = connected_components(pairs, directed=False)
-    return 1 - int(needed) / len(known)
+    if len(components) == 0:
+        raise BadInput("duplicate rate: there are no samples")
+    return 1 - len(np.unique(components)) / len(components)
 
 
 def effective_sample_size(ratios: np.ndarray) -> float:

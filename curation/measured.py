@@ -37,7 +37,8 @@ class Judge:
 
     net: str
     sha256: str
-    split: Literal["train", "validation", "train+validation"]
+    split: Literal["train", "validation", "train+validation"] | None  # None: the set alone
+    selected: str = ""  # what it had a part in when the set was selected; empty for nothing
 
     def check(self, selecting_sha256: str) -> None:
         """Raises `BadInput` where the judging net is the one that selected."""

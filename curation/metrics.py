@@ -10,7 +10,7 @@ from curation.fidelity import frechet_distance, label_score
 from curation.kernel_distance import kernel_distance
 from curation.measured import Metric
 from curation.overlap import overlap
-from curation.teacher_truth import agreement, calibration_error
+from curation.teacher_truth import agreement, confidence_gap, confidences
 from curation.vendi import vendi_score
 
 
@@ -48,26 +48,37 @@ def vendi_metric(features: np.ndarray) -> Metric:
     return Metric(("vendi",), lambda a, _: [vendi_score(features[a])], halves=False)
 
 
-def agreement_metric(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) -> Metric:
-    """`agreement` of predictions `[n]` with labels `[n]`: the teacher's, or a learned network's."""
-    return Metric(("agreement",), lambda a, _: [agreement(predicted[a], labels[a], within)])
+def agreement_metric(
+    predicted: np.ndarray, labels: np.ndarray, within: float = 0.0, name: str = "agreement"
+) -> Metric:
+    """The share of predictions `[n]` that are their label `[n]`: the judge's, the teacher's, or of
+    a network that learned from the set (then it is the classification accuracy score).
+    """
+    return Metric((name,), lambda a, _: [agreement(predicted[a], labels[a], within)])
 
 
-def label_score_metric(predicted: np.ndarray, labels: np.ndarray) -> Metric:
-    """`label_score` of predictions `[n]` for continuous labels `[n]`, in their unit."""
-    return Metric(("label_score",), lambda a, _: [label_score(predicted[a], labels[a])])
+def label_score_metric(
+    predicted: np.ndarray, labels: np.ndarray, name: str = "label_score"
+) -> Metric:
+    """The mean |prediction − label| of predictions `[n]` for continuous labels `[n]`, in their
+    unit.
+    """
+    return Metric((name,), lambda a, _: [label_score(predicted[a], labels[a])])
 
 
-def calibration_metric(logits: np.ndarray, labels: np.ndarray) -> Metric:
-    """`calibration_error` of logits `[n, C]` for classes `[n]`."""
-    return Metric(("calibration_error",), lambda a, _: [calibration_error(logits[a], labels[a])])
+def calibration_metric(
+    logits: np.ndarray, labels: np.ndarray, name: str = "calibration_error"
+) -> Metric:
+    """The expected calibration error of logits `[n, C]` for classes `[n]`."""
+    confidence, right = confidences(logits, labels)  # once, not for each half-sample
+    return Metric((name,), lambda a, _: [confidence_gap(confidence[a], right[a])])
 
 
-def duplicate_metric(keys: np.ndarray, key_a: np.ndarray, key_b: np.ndarray) -> Metric:
-    """`duplicate_rate` of keys `[n]` by pairs `[p]`; without an interval, as it grows with n."""
-    return Metric(
-        ("duplicate_rate",), lambda a, _: [duplicate_rate(keys[a], key_a, key_b)], halves=False
-    )
+def duplicate_metric(components: np.ndarray) -> Metric:
+    """`duplicate_rate` of samples with components int64 `[n]` of near-duplicates; without an
+    interval, as it grows with n.
+    """
+    return Metric(("duplicate_rate",), lambda a, _: [duplicate_rate(components[a])], halves=False)
 
 
 def effective_sample_metric(ratios: np.ndarray) -> Metric:

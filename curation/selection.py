@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.coverage import most_diverse
 from curation.neighbour_policy import aligned_rows, duplicates, memorised, outliers
 from curation.neighbour_table import Neighbours
 from curation.neighbours import Features
 from curation.policy import Policy
+from curation.quotas import beyond_quota
+from curation.subsampling import accepted
 from curation.teacher_filters import agrees, error_limits
 from shardset.errors import BadInput
 from shardset.labels import LabelSpace
@@ -152,33 +153,17 @@ def select(
         raise BadInput("scores are not in the order of their keys; read them with read_numbered")
     reason = np.full(len(scores.key), KEPT, dtype=np.int8)
     reason[~scores.scored] = REASONS.index("outlier")
-    fitted: dict[str, Any] = {}
     groups = _rows_of(scores.group)
-    if policy.subsample != "none":
-        name, accepted = "M" if policy.subsample == "rejection" else "c", np.ones(len(reason), bool)
-        fitted[name] = {}
-        for group, rows in groups.items():
-            fit = rows[in_first_round[rows] & scores.scored[rows]]
-            if policy.subsample == "rejection":
-                bound = running_bound(scores.ratio[fit], scores.ratio[rows], in_first_round[rows])
-                probability = np.divide(
-                    scores.ratio[rows], bound, out=np.zeros(len(rows)), where=bound > 0
-                )
-                fitted[name][str(group)] = float(bound.max(initial=0.0))
-            else:
-                factor = acceptance_factor(scores.ratio[fit], policy.accept)
-                # 0 · inf where a ratio is 0 and every positive one is accepted
-                with np.errstate(invalid="ignore"):
-                    product = np.nan_to_num(factor * scores.ratio[rows], nan=0.0, posinf=1.0)
-                probability = np.minimum(1.0, product)
-                fitted[name][str(group)] = factor if np.isfinite(factor) else None
-            accepted[rows] = uniforms[rows] <= probability
-        reason[(reason == KEPT) & ~accepted] = REASONS.index("ratio")
+    fit = in_first_round & scores.scored
+    passes, bounds = accepted(scores.ratio, uniforms, policy, fit, in_first_round, groups)
+    reason[(reason == KEPT) & ~passes] = REASONS.index("ratio")
+    fitted: dict[str, Any] = {**bounds}
     fitted |= _filter(scores, policy, reason, in_first_round, groups)
     if policy.needs_neighbours:
         fitted |= _drop_by_neighbours(scores, policy, neighbours, reason, in_first_round)
     final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
-    shortfall = _apply_quota(groups, reason, policy, in_first_round, features)
+    beyond, shortfall = beyond_quota(groups, reason == KEPT, policy, in_first_round, features)
+    reason[beyond] = REASONS.index("quota")
     return Selection(scores.key, reason, final, scores.label, scores.group, fitted, shortfall)
 
 
@@ -220,35 +205,6 @@ def _drop_by_neighbours(
     return {name: thresholds[name] for name in names if getattr(policy, name) == "calibrated"}
 
 
-def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-    """M for each sample in key order, float `[n]`: it starts as the largest ratio of the first
-    round and grows with what comes after it, revoking nothing (cDR-RS, arXiv 2103.11166).
-    """
-    start = first.max(initial=0.0)
-    later = np.where(is_first, 0.0, np.nan_to_num(ratios))
-    return np.maximum(start, np.maximum.accumulate(later))
-
-
-def acceptance_factor(ratios: np.ndarray, accept: float) -> float:
-    """The c with mean(min(1, c·r)) = `accept`: optimal budgeted rejection (arXiv 2311.00460).
-
-    Infinite where fewer than that share of ratios are positive: then every positive one is
-    accepted.
-    """
-    ratios = np.sort(ratios)[::-1]
-    count = len(ratios)
-    if count == 0 or np.count_nonzero(ratios) <= accept * count:
-        return float("inf")
-    # With the k largest at 1, k + c · (sum of the others) = accept · n; c·r is then at most 1 for
-    # the others and at least 1 for the k: the first k that fits is the solution.
-    positive = ratios[ratios > 0]
-    rest = np.cumsum(positive[::-1])[::-1]
-    with np.errstate(over="ignore"):  # beside huge ratios tiny ones ask for a c beyond floats
-        factors = (accept * count - np.arange(len(positive))) / rest
-        fits = (factors > 0) & (factors * positive <= 1 + 1e-12)
-    return float(factors[np.argmax(fits)])
-
-
 def _filter(
     scores: Scores,
     policy: Policy,
@@ -279,43 +235,6 @@ def _filter(
         reason[kept[(errors < least) | (errors > cut)]] = code
         lows[str(name)], quantiles[str(name)] = least, cut
     return {"quantile": quantiles} | ({"band_low": lows} if policy.filter == "band" else {})
-
-
-def _apply_quota(
-    groups: Mapping[int, np.ndarray],
-    reason: np.ndarray,
-    policy: Policy,
-    in_first_round: np.ndarray,
-    features: Features | None,
-) -> dict[int, int]:
-    """Drops what is beyond the quota of each group; returns what is missing to it.
-
-    By assigned label, also where labels are replaced: all arms then have the same number. The most
-    diverse are chosen among the first round's, and where those are too few the lowest keys after
-    them follow, so that a top-up revokes none.
-    """
-    shortfall: dict[int, int] = {}
-    if policy.quota is None:
-        return shortfall
-    if policy.diversity != "none" and (features is None or len(features) != len(reason)):
-        raise BadInput(
-            f"policy.diversity {policy.diversity} needs the features of all {len(reason)} samples, "
-            f"got {'none' if features is None else len(features)}; score the pool with features, "
-            "or take policy.diversity none"
-        )
-    for group, rows in groups.items():
-        kept = rows[reason[rows] == KEPT]
-        first = kept[in_first_round[kept]]
-        stay = kept[: policy.quota]
-        if policy.diversity != "none" and features is not None and len(first) > policy.quota:
-            chosen = most_diverse(
-                features[first], policy.quota, policy.diversity, f"label group {group}"
-            )
-            stay = first[chosen]
-        reason[np.setdiff1d(kept, stay, assume_unique=True)] = REASONS.index("quota")
-        if len(kept) < policy.quota:
-            shortfall[group] = policy.quota - len(kept)
-    return shortfall
 
 
 def _rows_of(groups: np.ndarray) -> dict[int, np.ndarray]:

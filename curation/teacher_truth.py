@@ -18,11 +18,15 @@ def agreement(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) ->
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """The expected calibration error in [0, 1] of logits `[n, C]` for classes `[n]`.
+    """The expected calibration error in [0, 1] of logits `[n, C]` for classes `[n]`: the
+    `confidence_gap` of their `confidences`.
+    """
+    return confidence_gap(*confidences(logits, labels), bins)
 
-    Mean |share right − mean confidence| over equal bins of the largest probability, weighted by
-    their samples (Guo et al., 2017, arXiv 1706.04599, eq. 3). `BadInput` for no samples or logits
-    that are not finite.
+
+def confidences(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest probability float64 `[n]` that logits `[n, C]` give, and whether it is that of
+    the class in `labels`, bool `[n]`. `BadInput` for logits that are not finite.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not np.isfinite(logits).all():
         raise BadInput(
@@ -33,7 +37,13 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) ->
         raise BadInput("calibration error: there are no samples")
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True).astype(np.float64)
     confidence = 1 / np.exp(shifted).sum(1)  # of the largest, whose shifted logit is 0
-    right = logits.argmax(1) == labels
+    return confidence, logits.argmax(1) == labels
+
+
+def confidence_gap(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Mean |share right − mean confidence| over equal bins of the confidence float `[n]`, weighted
+    by their samples (Guo et al., 2017, arXiv 1706.04599, eq. 3).
+    """
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(place, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 
@@ -119,6 +120,25 @@ def test_a_student_trains_from_the_release_and_is_evaluated(finished, tmp_path):
 
     assert facts["label_space"]["unit"] == "degrees"
     assert found["rmse"] >= found["mae"] > 0
+
+
+def test_a_check_slides_along_the_label(finished, tmp_path):
+    """Each number has windows; the teacher's are what the score table says by hand."""
+    out = shutil.copytree(finished[0], tmp_path / "run")
+    told = commands.check(out, console=Console(json=True), selection="subsampled", backend="serial")
+    table = read_table(out / "selections" / "subsampled.parquet").to_pandas()
+    error = read_numbered(out / "scores").to_pandas()["teacher_error"][table["kept"]]
+    rows = {(row["metric"], row["place"]): row for row in told["metrics"]}
+    near = error[(table["label"][table["kept"]] + 60).abs() <= 1.5 * 120 / 4 / 2]
+
+    assert rows["teacher_label_score", "all"]["value"] == pytest.approx(error.mean(), rel=1e-5)
+    window = rows["teacher_label_score", "−60 degrees"]
+    assert (window["value"], window["samples"]) == (pytest.approx(near.mean(), rel=1e-5), len(near))
+    assert rows["learned_error", "all"]["judge"]["split"] == "validation"
+    kinds = {name: {r["kind"] for r in told["metrics"] if r["metric"] == name} for name, _ in rows}
+    assert all(kind == {"all", "group", "window"} for kind in kinds.values())
+    assert not any("calibration" in name for name in kinds)
+    assert "Along the label" in (out / "check" / "check.html").read_text("utf-8")
 
 
 def test_two_worker_processes_make_the_same_bytes(finished, tmp_path):

@@ -5,20 +5,30 @@ import shutil
 from contextlib import suppress
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from app import commands, pipeline
+from app.check_words import WORDS
 from app.cli import app
 from app.console import Console
 from app.selections import OFF, arm_policies, select_all
 from curation.policy import Policy
 from shardset.errors import BadInput, RatioRefused
-from shardset.tables import read_metadata, read_table
+from shardset.tables import read_metadata, read_numbered, read_table, write_table
+from shardset.weights import weights_sha256
+from student.evaluate import outputs_of
+from student.networks import load_network
 from tests.app.tiny import OVERRIDES
 
 QUIET = Console(json=True)
 DUPLICATES = "policy.duplicates=calibrated"
+FIDELITY = {
+    *("agreement", "fid", "kid", "precision", "recall", "density", "coverage"),
+    *("vendi", "authenticity"),
+}
 
 
 def stage(name, run, **more):
@@ -276,14 +286,131 @@ def test_a_check_tells_what_the_tables_hold(checked):
 
 
 def test_the_judge_selected_nothing_and_saw_no_test_image(checked):
-    """Its weights are not the ratio's, every number names it, and no opening was counted."""
+    """Fidelity is the judge's alone, whose weights are not the ratio's; no opening was counted."""
     run, told, _ = checked
     ratio = json.loads((run / "ratio" / "stage.json").read_text())["facts"]["sha256"]
+    fidelity = [row for row in told["metrics"] if row["metric"] in FIDELITY]
 
     assert told["judge"]["sha256"] != ratio
-    assert {row["judge"]["sha256"] for row in told["metrics"]} == {told["judge"]["sha256"]}
-    assert {row["judge"]["split"] for row in told["metrics"]} == {"train", "validation"}
+    assert {row["metric"] for row in fidelity} == FIDELITY
+    assert {row["judge"]["sha256"] for row in fidelity} == {told["judge"]["sha256"]}
+    assert {row["judge"]["split"] for row in fidelity} == {None, "train", "validation"}
+    assert not any(row["judge"]["selected"] for row in fidelity)
     assert "test_openings" not in json.loads((run / "run.json").read_text())
+
+
+def test_nets_that_took_part_say_in_what(checked):
+    """The teacher filters nothing here, so it flatters nothing; the ratio subsampled, if at all."""
+    run, told, _ = checked
+    teacher = json.loads((run / "teacher" / "stage.json").read_text())["facts"]["sha256"]
+    policy = read_metadata(run / "selections" / "plain.parquet")["policy"]
+    by = {row["metric"]: row["judge"] for row in told["metrics"]}
+    subsampled = "policy.subsample" if policy["subsample"] != "none" else ""
+
+    assert {by[name]["sha256"] for name in by if name.startswith("teacher")} == {teacher}
+    assert by["teacher_agreement"]["selected"] == ""
+    assert by["duplicate_rate"]["selected"] == subsampled
+
+
+def test_teacher_and_tables_are_measured_overall_and_by_label(checked):
+    """As the score table says by hand; shares of real validation images beside them."""
+    run, told, _ = checked
+    table = read_table(run / "selections" / "plain.parquet").to_pandas()
+    scores = read_numbered(run / "scores").to_pandas()
+    kept = scores[table["kept"]]
+    right = kept["teacher_label"] == kept["label"]
+    value = {(row["metric"], row["place"]): row["value"] for row in told["metrics"]}
+    ratio = json.loads((run / "ratio" / "stage.json").read_text())["facts"]
+
+    assert value["teacher_agreement", "all"] == pytest.approx(right.mean())
+    for label, own in right.groupby(kept["label"]):
+        assert value["teacher_agreement", str(label)] == pytest.approx(own.mean())
+    assert 0 <= value["teacher_calibration_error", "all"] <= 1
+    assert 0 <= value["teacher_calibration_error_on_real", "all"] <= 1
+    validation = json.loads((run / "teacher" / "stage.json").read_text())["facts"]["validation"]
+    assert value["teacher_accuracy", "all"] == pytest.approx(validation["accuracy"] / 100)
+    assert value["duplicate_rate", "all"] == told["overall"]["duplicates"]
+    assert (("effective_sample", "all") in value) == (not ratio["problems"])
+
+
+def test_a_fresh_student_learns_from_kept_images_alone(checked):
+    """Its stored weights answer for the validation images as check.json says."""
+    run, told, _ = checked
+    recipe = pipeline.recipe_of_run(run, None, [])
+    net, config = load_network(run / "check" / "learned")
+    with pipeline.opened(run, recipe, console=QUIET, device="cpu", backend="serial") as ctx:
+        pixels, labels = ctx.data.validation_pixels, ctx.data.validation_labels
+    right = outputs_of(net, pixels).argmax(1) == labels
+    row = next(r for r in told["metrics"] if r["metric"] == "classification_accuracy_score")
+
+    assert (row["value"], row["samples"]) == (pytest.approx(right.mean()), len(labels))
+    assert row["judge"]["sha256"] == weights_sha256(run / "check" / "learned")
+    assert told["learned"] == {
+        "network": config["network"],
+        "images": told["kept"],
+        "steps": 20,
+        "batch": 64,
+        "lr": 0.1,
+    }
+
+
+def test_a_check_without_the_teachers_weights_leaves_real_images_out(checked, tmp_path):
+    """What the score table holds is there all the same."""
+    run = shutil.copytree(checked[0], tmp_path / "run")
+    (run / "teacher" / "model.safetensors").unlink()
+    told = commands.check(run, console=QUIET, selection="plain", backend="serial")
+    names = {row["metric"] for row in told["metrics"]}
+
+    assert {"teacher_agreement", "teacher_calibration_error"} <= names
+    assert not {"teacher_accuracy", "teacher_calibration_error_on_real"} & names
+
+
+def test_a_label_with_one_kept_image_is_checked_too(checked, tmp_path):
+    """What it is too small for has no value and says so; the page is written."""
+    run = shutil.copytree(checked[0], tmp_path / "run")
+    path = run / "selections" / "plain.parquet"
+    table, metadata = read_table(path), read_metadata(path)
+    kept = table["kept"].to_numpy().copy()
+    own = np.flatnonzero(kept & (table["label"].to_numpy() == 3))
+    kept[own[1:]] = False
+    write_table(path, table.set_column(1, "kept", pa.array(kept)), metadata)
+    told = commands.check(run, console=QUIET, selection="plain", backend="serial")
+    fid = next(r for r in told["metrics"] if (r["metric"], r["place"]) == ("fid", "3"))
+
+    assert next(row for row in told["labels"] if row["label"] == "3")["auc"] is None
+    assert fid["value"] is None
+    assert fid["warning"].startswith("1 samples against")
+    assert (run / "check" / "check.html").is_file()
+
+
+def test_a_quota_above_the_pool_keeps_all_and_names_what_is_short(copy, capsys):
+    """The pool grows to its bound; then each label is told with what is missing."""
+    overrides = ["policy.quota=1000", "policy.subsample=none", "policy.filter=none"]
+    recipe = pipeline.recipe_of_run(copy, None, [*overrides, "pool.max_factor=1"])
+    with pipeline.opened(copy, recipe, console=Console(), device="cpu", backend="serial") as ctx:
+        counts = select_all(ctx)
+    said = " ".join(capsys.readouterr().err.split())
+
+    assert counts["cgan-kd"]["kept"] == 300
+    assert "cgan-kd: 3 is 970 short of its quota; raise pool.max_factor" in said
+
+
+@pytest.mark.parametrize(("given", "counted"), [([], False), ([DUPLICATES], True)])
+def test_a_dry_run_counts_neighbours_where_the_policy_goes_by_them(tmp_path, given, counted):
+    """In time and in disk; nothing is written."""
+    out = tmp_path / "run"
+    told = commands.run(
+        "digits",
+        out=out,
+        console=QUIET,
+        device="cpu",
+        overrides=[*OVERRIDES, *given],
+        dry_run=True,
+    )
+
+    assert ("neighbours" in told["seconds"]) == counted
+    assert told["total_seconds"] == pytest.approx(sum(told["seconds"].values()))
+    assert not out.exists()
 
 
 def test_a_check_compares_every_step_of_the_selection(checked):
@@ -294,11 +421,8 @@ def test_a_check_compares_every_step_of_the_selection(checked):
 
     assert [row["name"] for row in told["bound"]["terms"]] == names
     assert set(told["two_sample"]) == set(names)
-    assert told["bound"]["line"] in told["advice"]
+    assert told["advice"][-1].endswith(told["bound"]["line"])
     assert agreements == sorted(agreements)
-    assert {"fid", "kid", "precision", "coverage", "vendi", "authenticity", "agreement"} <= {
-        row["metric"] for row in told["metrics"]
-    }
 
 
 def test_the_page_of_a_check_needs_nothing_else(checked):
@@ -313,6 +437,8 @@ def test_the_page_of_a_check_needs_nothing_else(checked):
     )
     for title in ("Labels, worst first", "Near-duplicates", "Memorised", "Real or kept?"):
         assert title in page
+    for name in {row["metric"] for row in told["metrics"]}:
+        assert escape(WORDS[name].meaning) in page
     assert told["judge"]["sha256"][:12] in page
 
 

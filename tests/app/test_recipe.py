@@ -43,6 +43,7 @@ def test_an_override_reaches_its_field_and_only_it():
         ("policy.rho", ["path=value"]),
         ("student.training.network=resnet8x5", ["student.training.network", "resnet8x5"]),
         ("task=regresion", ["task"]),
+        ("check.label_score=2", ["check.label_score", "classification", "check.agreement"]),
     ],
 )
 def test_a_mistake_is_refused_in_one_line_that_names_it(override, words):
@@ -54,6 +55,12 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(override, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_threshold_of_the_other_task_is_refused():
+    """A share of right labels is no number of an angle; its like is named."""
+    with pytest.raises(RecipeError, match=r"check\.agreement is of no use to task regression; set"):
+        load_recipe("rotated-digits", ["check.agreement=0.9"])
 
 
 def test_an_unknown_recipe_names_the_nearest_preset():

@@ -116,7 +116,7 @@ def test_every_metric_can_be_measured():
         vendi_metric(features),
         agreement_metric(logits.argmax(1), labels),
         calibration_metric(logits, labels),
-        duplicate_metric(np.arange(90), np.array([0]), np.array([3])),
+        duplicate_metric(np.r_[0, 1, 2, 0, np.arange(4, 90)]),
         effective_sample_metric(random.random(90)),
     )
     config = MeasureConfig(resamples=3)

@@ -301,6 +301,25 @@ def test_unusable_features_are_refused_in_one_line():
         find_neighbours(np.arange(900), labels[1:], features, real, NeighbourConfig(), space=SPACE)
 
 
+def test_a_pool_of_one_image_leaves_one_of_each_label():
+    """A generator that collapsed altogether: all equal features are one group of each label."""
+    features, labels, real = pool()
+    neighbours = found(np.ones_like(features), labels, real)
+    policy = NOTHING.model_copy(update={"duplicates": "calibrated"})
+    kept = decided(scores_of(neighbours, labels), policy, neighbours).kept
+    assert np.flatnonzero(kept).tolist() == [0, 1, 2]
+    assert len(neighbours.key_a) == 900 - 3
+
+
+def test_a_part_of_the_range_without_real_images_is_named():
+    """Real angles end at 20 degrees: from 30 on there is nothing to compare with."""
+    random = np.random.default_rng(0)
+    labels = random.uniform(0, 60, 300)
+    real = RealFeatures(random.normal(size=(200, 8)), random.uniform(0, 20, 200), 150)
+    with pytest.raises(BadInput, match="label 30 … 40 has generated but no real"):
+        found(random.normal(size=(300, 8)), labels, real, DEGREES)
+
+
 def test_policies_without_their_neighbours_are_refused():
     """No neighbours, those of another pool, too few, or pairs stored from a higher similarity."""
     features, labels, real = pool()

@@ -8,7 +8,10 @@ from curation.coverage import most_diverse
 from curation.policy import Policy
 from curation.selection import Scores, select
 from shardset.errors import BadInput
+from shardset.labels import ClassLabels
 
+SPACE = ClassLabels(names=("0", "1", "2"))
+PLAIN = Policy(subsample="none", filter="none", quota=10)
 BAND = Policy(subsample="none", filter="band", rho=0.9, band_low=0.2)
 AGREEMENT = Policy(subsample="none", filter="agreement")
 
@@ -145,3 +148,30 @@ def test_a_label_whose_features_are_equal_is_named():
     features[table.label == 1] = 1
     with pytest.raises(BadInput, match=r"label group 1: features of all \d+ samples are equal"):
         chosen(table, Policy(quota=10, diversity="kmeans"), features=features)
+
+
+@pytest.mark.parametrize("method", ["farthest", "kmeans"])
+def test_features_that_are_not_numbers_are_named(method):
+    """Neither guessed nor left out: which group, how many, and what to do."""
+    features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
+    table = scores()
+    features[np.flatnonzero(table.label == 2)[4], 1] = np.nan
+    with pytest.raises(BadInput, match=r"label group 2: features of 1 of \d+ samples .* sample 4;"):
+        chosen(table, PLAIN.model_copy(update={"diversity": method}), features=features)
+
+
+@pytest.mark.parametrize("diversity", ["none", "farthest", "kmeans"])
+@pytest.mark.parametrize("filter_", ["none", "quantile", "band", "agreement"])
+@pytest.mark.parametrize("subsample", ["none", "rejection", "budget"])
+def test_a_label_with_one_sample_is_decided_like_any_other(subsample, filter_, diversity):
+    """Kept or dropped with a reason; a quota above the pool keeps what there is and says so."""
+    table = scores()
+    table.label[:] = np.r_[2, np.arange(1199) % 2]
+    table.group[:] = table.label
+    features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
+    policy = Policy(subsample=subsample, filter=filter_, quota=5000, diversity=diversity)
+    selection = chosen(table, policy, features=features)
+    assert selection.shortfall == {group: 5000 - selection.kept_of(group) for group in range(3)}
+    assert selection.kept_of(2) + len(selection.problems(SPACE)) == 1
+    if subsample != "budget" and filter_ in ("none", "quantile"):
+        assert selection.kept[0]

@@ -12,11 +12,10 @@ from curation.selection import (
     KEPT,
     REASONS,
     Scores,
-    acceptance_factor,
-    running_bound,
     score_columns,
     select,
 )
+from curation.subsampling import acceptance_factor, running_bound
 from shardset.errors import BadInput
 from shardset.labels import ClassLabels, ContinuousLabels
 

@@ -5,6 +5,7 @@ import pytest
 
 from curation.authenticity import authenticity
 from curation.distances import squared_distances, squared_radii
+from curation.duplicates import components
 from curation.effective_size import duplicate_rate, effective_sample_size
 from curation.kernel_distance import kernel_distance
 from curation.overlap import Overlap, overlap
@@ -132,10 +133,11 @@ def test_agreement_is_exact_for_classes_and_within_reach_for_numbers():
 
 
 def test_duplicate_rate_counts_one_of_each_connected_group():
-    """1-2-3 are one picture, 7-8 another; a pair with a key outside the set does not count."""
-    a, b = np.array([1, 2, 7, 5]), np.array([2, 3, 8, 99])
-    assert duplicate_rate(np.array([8, 1, 2, 3, 5, 7]), a, b) == pytest.approx(1 - 3 / 6)
-    assert duplicate_rate(np.array([1, 3]), a, b) == 0
+    """0-1-2 are one picture and 3-4 another, also where the 1 that connects 0 with 2 is gone."""
+    groups = components(np.array([0, 1, 3]), np.array([1, 2, 4]), 6)
+    assert duplicate_rate(groups) == pytest.approx(1 - 3 / 6)
+    assert duplicate_rate(groups[[0, 2]]) == pytest.approx(1 / 2)
+    assert duplicate_rate(groups[[0, 3, 5]]) == 0
 
 
 def test_effective_size_runs_from_one_to_all():
@@ -154,11 +156,11 @@ def test_features_that_are_not_numbers_are_refused(metric):
 
 
 def test_numbers_that_do_not_fit_are_refused():
-    """Ratios that are no numbers, a key twice, labels without predictions."""
+    """Ratios that are no numbers, no samples, labels without predictions."""
     with pytest.raises(BadInput, match="leave out samples that failed"):
         effective_sample_size(np.array([1.0, np.nan]))
-    with pytest.raises(BadInput, match="each once"):
-        duplicate_rate(np.array([1, 1]), np.array([]), np.array([]))
+    with pytest.raises(BadInput, match="no samples"):
+        duplicate_rate(np.empty(0, np.int64))
     with pytest.raises(BadInput, match="expected one for each"):
         agreement(np.zeros(2), np.zeros(3))
     with pytest.raises(BadInput, match="all finite"):
