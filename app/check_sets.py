@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from app.compared import side
 from app.context import Context
-from app.differing import decided
 from app.selections import arm_policies, decide, effective_policy
 from curation.policy import Policy
 from curation.selection import Scores
@@ -28,7 +28,7 @@ def kept_of(ctx: Context, name: str, samples: int) -> tuple[Kept, Policy, pa.Tab
 
     `BadInput` for a selection of another pool, or one that keeps nothing.
     """
-    table = decided(ctx.run.path, name).table
+    table = side(str(ctx.run.path), name).decisions
     if len(table) != samples:
         raise BadInput(
             f"selection {name} decides on {len(table):,} samples, the pool has {samples:,}; "

@@ -20,7 +20,7 @@ from app.neighbouring import read_neighbours, search
 from app.selections import read_scores
 from curation.measured import Measured
 from shardset.errors import CheckFailed
-from shardset.files import write_bytes, write_json
+from shardset.files import sha256_file, write_bytes, write_json
 
 
 def check(ctx: Context, name: str) -> Facts:
@@ -61,6 +61,7 @@ def check(ctx: Context, name: str) -> Facts:
     reasons = pc.value_counts(table["reason"].drop_null()).to_pylist()
     facts: Facts = {
         "selection": name,
+        "selection_sha256": sha256_file(ctx.run.selections / f"{name}.parquet"),
         "failures": list(broken.values()),
         "advice": [*advice, *([f"Error bound: {bound['line']}"] if bound else [])],
         "limits": ctx.recipe.check.model_dump(mode="json"),

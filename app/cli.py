@@ -28,6 +28,9 @@ BackendOption = Annotated[str, typer.Option(help="serial, processes or ray.")]
 RedoOption = Annotated[
     list[str], typer.Option(help="Replace a finished stage made with other settings. Repeatable.")
 ]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Read the cached copy of this very version alone.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -164,9 +167,11 @@ def check(
 
 @app.command("diff")
 def diff(
-    before: Annotated[Path, typer.Argument(metavar="A", help="A run or release folder.")],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A run folder, a release folder or a Hub id.")
+    ],
     after: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="Another one; A again if not given.")
+        str | None, typer.Argument(metavar="[B]", help="Another one; A again if not given.")
     ] = None,
     from_: Annotated[str, typer.Option("--from", help="The selection, where A is a run.")] = (
         "cgan-kd"
@@ -174,14 +179,51 @@ def diff(
     to: Annotated[str, typer.Option("--to", help="The selection, where B is a run.")] = "cgan-kd",
     json: JsonOption = False,
 ) -> None:
-    """Show which samples came, went or have another label between two selections, and why."""
+    """Show what changed between two releases or selections: samples with the reasons, counts,
+    labels, columns, policy, recipe, weights and metrics.
+    """
     _call("diff", json, before=before, after=after, from_=from_, to=to)
+
+
+@app.command("regenerate")
+def regenerate(
+    where: Annotated[
+        str, typer.Argument(help="A run folder, a release folder, or user/name[@vX.Y.Z].")
+    ],
+    keys: Annotated[str | None, typer.Option(help="Keys and ranges, such as 12,15-20.")] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option("--keys-file", help="A text file of the same.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Exit 1 where pixels are not those recorded.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write KEY.png into this folder.")] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(help="The generator's folder; the run's or the linked repo's if not given."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make samples again from their rows and the generator's weights, and compare the pixels."""
+    _call(
+        "regenerate",
+        json,
+        where=where,
+        keys=keys,
+        keys_file=keys_file,
+        verify=verify,
+        out=out,
+        generator=generator,
+    )
 
 
 @app.command("release")
 def release(
     run: RunArgument,
-    version: Annotated[str, typer.Option(help="vMAJOR.MINOR.PATCH")] = "v1.0.0",
+    version: Annotated[
+        str | None,
+        typer.Option(help="vMAJOR.MINOR.PATCH; if not given, what changed decides."),
+    ] = None,
     selection: Annotated[str, typer.Option(help="The selection to release.")] = "cgan-kd",
     rejected: Annotated[
         bool, typer.Option("--rejected", help="Include dropped samples, so others can re-select.")
@@ -189,24 +231,96 @@ def release(
     h5: Annotated[
         bool, typer.Option("--h5", help="Also write fake_images and fake_labels to one HDF5 file.")
     ] = False,
+    wds: Annotated[
+        bool, typer.Option("--wds", help="Also build the tar copy, VERSION-wds, beside it.")
+    ] = False,
+    set_: SetOption = [],
     json: JsonOption = False,
 ) -> None:
-    """Build the release folder: Parquet, scores, manifest and card."""
-    _call("release", json, run=run, version=version, selection=selection, rejected=rejected, h5=h5)
+    """Build the release folder: Parquet, scores, manifest and card, as the next version.
+
+    What is known of the real set goes into the card: --set card.license=cc-by-4.0, card.citation,
+    card.homepage; --set release.generator_repo=user/name says where the generator is published.
+    """
+    _call(
+        "release",
+        json,
+        run=run,
+        version=version,
+        selection=selection,
+        rejected=rejected,
+        h5=h5,
+        wds=wds,
+        overrides=set_,
+    )
 
 
 @app.command("verify")
 def verify(
-    path: Annotated[Path, typer.Argument(help="A release folder or a run folder.")],
+    spec: Annotated[
+        str, typer.Argument(help="A release or run folder, or user/name[@v1.0.0] on the Hub.")
+    ],
+    offline: OfflineOption = False,
     json: JsonOption = False,
 ) -> None:
     """Compare every file with the manifest; exit 1 where anything was changed."""
-    _call("verify", json, path=path)
+    _call("verify", json, spec=spec, offline=offline)
+
+
+@app.command("publish")
+def publish(
+    folder: Annotated[Path, typer.Argument(help="A release folder.")],
+    target: Annotated[str, typer.Argument(help="user/name[@v1.0.0]: where it goes on the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent and deleted; stop.")
+    ] = False,
+    generator: Annotated[
+        Path | None, typer.Option(help="Also publish this generator (RUN/generator).")
+    ] = None,
+    generator_repo: Annotated[
+        str | None, typer.Option(help="The model repository of the generator, user/name.")
+    ] = None,
+    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    allow_failures: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failures", help="Publish a selection that failed its check or had none."
+        ),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put a release on the Hub as one version. If it was interrupted, run it again."""
+    _call(
+        "publish",
+        json,
+        folder=folder,
+        target=target,
+        private=private,
+        dry_run=dry_run,
+        generator=generator,
+        generator_repo=generator_repo,
+        message=message,
+        allow_failures=allow_failures,
+    )
+
+
+@app.command("pull")
+def pull(
+    spec: Annotated[str, typer.Argument(help="user/name[@v1.0.0], or a release folder.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Fetch a verified copy of a release into a plain folder."""
+    _call("pull", json, spec=spec, out=out, offline=offline)
 
 
 @app.command("train-student")
 def train_student(
-    dataset: Annotated[str, typer.Option(help="A release folder.")],
+    dataset: Annotated[str, typer.Option(help="A release folder, or user/name[@v1.0.0].")],
     student: Annotated[str, typer.Option(help="The network, such as resnet8x4.")],
     out: Annotated[Path, typer.Option(help="Where model.safetensors goes.")],
     real: Annotated[str, typer.Option(help="Source of real images, or none.")] = "none",
@@ -214,9 +328,16 @@ def train_student(
     set_: SetOption = [],
     seed: Annotated[int, typer.Option(help="Initialisation and order.")] = 0,
     device: DeviceOption = "auto",
+    offline: OfflineOption = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read a few files at a time and keep none.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Decoded images; HF_HOME/cgankd/decoded if not given.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Train one student from a release, with or without real images."""
+    """Train one student from a release. To resume, run it again."""
     _call(
         "train_student",
         json,
@@ -228,6 +349,9 @@ def train_student(
         overrides=set_,
         seed=seed,
         device=device,
+        offline=offline,
+        streaming=streaming,
+        cache=cache,
     )
 
 
@@ -239,8 +363,35 @@ def evaluate(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Measure a trained network on a source's test images."""
+    """Measure a trained network on a source's test images; keep it in evaluation.json."""
     _call("evaluate", json, model=model, source=source, overrides=set_, device=device)
+
+
+@app.command("publish-student")
+def publish_student(
+    student: Annotated[Path, typer.Argument(help="What train-student wrote.")],
+    target: Annotated[str, typer.Argument(help="user/name[@v1.0.0]: where it goes on the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be sent; stop.")
+    ] = False,
+    license: Annotated[
+        str | None, typer.Option(help="The licence of the weights; none is named if not given.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Put a student's weights, config and card on the Hub as one version."""
+    _call(
+        "publish_student",
+        json,
+        student=student,
+        target=target,
+        private=private,
+        dry_run=dry_run,
+        license=license,
+    )
 
 
 @app.command("info")
@@ -259,6 +410,16 @@ def recipes(
 ) -> None:
     """List the presets, or print one."""
     _call("recipes", json, name=name)
+
+
+@app.command("hub")
+def hub(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    folder: Annotated[Path, typer.Option(help="Where the repositories lie.")] = Path("runs/hub"),
+    json: JsonOption = False,
+) -> None:
+    """Serve a Hub on this machine, to try publishing without an account, until Ctrl-C."""
+    _call("hub", json, port=port, folder=folder)
 
 
 @app.command("doctor")

@@ -98,17 +98,41 @@ def select(
 
 
 def diff(
-    before: Path,
-    after: Path | None = None,
+    before: str | Path,
+    after: str | Path | None = None,
     *,
     console: Console,
     from_: str = "cgan-kd",
     to: str = "cgan-kd",
 ) -> Result:
-    """Which keys changed between two selections, of run or release folders, and why."""
+    """What changed between two releases or selections of run folders, and why."""
     from app.differing import changed
 
-    return changed(before, after, from_, to, console)
+    return changed(str(before), None if after is None else str(after), from_, to, console)
+
+
+def regenerate(
+    where: str | Path,
+    *,
+    console: Console,
+    keys: str | None = None,
+    keys_file: Path | None = None,
+    verify: bool = False,
+    out: Path | None = None,
+    generator: Path | None = None,
+) -> Result:
+    """Samples of a run or release made again, to a folder or to be compared with their record."""
+    from app.regenerating import regenerate as again
+
+    return again(
+        str(where),
+        console=console,
+        keys=keys,
+        keys_file=keys_file,
+        verify=verify,
+        out=out,
+        generator=generator,
+    )
 
 
 def check(
@@ -136,23 +160,32 @@ def release(
     run: Path,
     *,
     console: Console,
-    version: str,
     selection: str,
     rejected: bool,
+    version: str | None = None,
     h5: bool = False,
+    wds: bool = False,
+    overrides: Sequence[str] = (),
 ) -> Result:
     """Where the release of a selection lies and what it holds; with `h5` also the authors' layout,
-    in a file beside it.
+    in a file beside it, with `wds` also the tar copy. Without a version, what changed since the
+    last one decides, and where nothing did, nothing is built. `overrides` may set the recipe's
+    `card` and `release`, which no stage before read.
     """
     from app import pipeline, releasing
     from shardset.h5_export import write_fake_h5
 
-    resolved = pipeline.recipe_of_run(run, None, ())
+    for override in overrides:
+        if not override.startswith(("card.", "release.")):
+            raise BadInput(f"--set {override}: a release takes card.… and release.… alone")
+    resolved = pipeline.recipe_of_run(run, None, overrides)
     with pipeline.opened(run, resolved, console=console) as ctx:
         facts = releasing.build(ctx, version, selection, rejected)
+        if wds:
+            facts["wds"] = releasing.tar_copy(ctx, facts["version"])
         if h5:
-            target = ctx.run.release / f"{ctx.recipe.name}_fake_images_{version}.h5"
-            write_fake_h5(ctx.run.release / version, target)
+            target = ctx.run.release / f"{ctx.recipe.name}_fake_images_{facts['version']}.h5"
+            write_fake_h5(ctx.run.release / facts["version"], target)
             facts["h5"] = str(target)
             console.note(f"{target}: the same images as fake_images and fake_labels")
     console.note(f"{facts['folder']}: {facts['accepted']:,} images, {facts['bytes']:,} bytes")
@@ -160,23 +193,29 @@ def release(
     return facts
 
 
-def verify(path: Path, *, console: Console) -> Result:
-    """That nothing in a release, or in a run's pool and releases, was changed; else `ReleaseError`
-    with what was.
+def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
+    """That nothing in a release, here or on the Hub, or in a run's pool and releases, was changed;
+    else `ReleaseError` with what was.
     """
-    from shardset.manifest import MANIFEST, write_pool_manifest
+    from shardset.manifest import write_pool_manifest
     from shardset.plan import read_plan
     from shardset.verify import verify_release
 
-    if (path / MANIFEST).is_file():
-        folders = [path]
-    elif (path / "recipe.yaml").is_file():
+    path = Path(spec).expanduser()
+    if (path / "recipe.yaml").is_file():
         folders = sorted(p for p in (path / "release").glob("v*") if p.is_dir())
         if (path / "pool" / "plan.json").is_file():
             write_pool_manifest(path / "pool", read_plan(path / "pool" / "plan.json"))
             console.note(f"{path / 'pool'}: every shard is as its marker says")
     else:
-        raise BadInput(f"{path} is neither a release nor a run folder; give one of the two")
+        from shardset.hub_id import HubId, release_at
+
+        where = release_at(spec)
+        if isinstance(where, HubId):
+            from app.publishing import verify_on_hub
+
+            return verify_on_hub(spec, console=console, offline=offline)
+        folders = [where]
     for folder in folders:
         problems = verify_release(folder)
         for problem in problems:
@@ -185,6 +224,41 @@ def verify(path: Path, *, console: Console) -> Result:
             raise ReleaseError(f"{folder} is not as its manifest says: {len(problems)} problems")
         console.note(f"{folder}: every file is as its manifest says")
     return {"verified": [str(folder) for folder in folders]}
+
+
+def publish(
+    folder: Path,
+    target: str,
+    *,
+    console: Console,
+    private: bool = False,
+    dry_run: bool = False,
+    generator: Path | None = None,
+    generator_repo: str | None = None,
+    message: str | None = None,
+    allow_failures: bool = False,
+) -> Result:
+    """What was published, or with `dry_run` would be: files, bytes and the version's commit."""
+    from app.publishing import publish_release
+
+    return publish_release(
+        folder,
+        target,
+        console=console,
+        private=private,
+        dry_run=dry_run,
+        generator=generator,
+        generator_repo=generator_repo,
+        message=message,
+        allow_failures=allow_failures,
+    )
+
+
+def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Result:
+    """Where a verified copy of a release now lies, and the commit that it is of."""
+    from app.publishing import pull as pulled
+
+    return pulled(spec, out, console=console, offline=offline)
 
 
 def info(path: Path, *, console: Console) -> Result:
@@ -240,6 +314,23 @@ def recipes(*, console: Console, name: str | None = None) -> Result:
     return {preset: recipe.model_dump(mode="json") for preset, recipe in presets.items()}
 
 
+def hub(port: int, folder: Path, *, console: Console) -> Result:
+    """Where the repositories of a Hub on this machine lie, after it served until Ctrl-C."""
+    from contextlib import suppress
+    from threading import Event
+
+    from shardset.testing.hub_server import LoopbackHub
+
+    with suppress(KeyboardInterrupt), LoopbackHub(folder, port=port) as served:
+        console.note(f"{served.endpoint} serves {folder} until Ctrl-C; in another terminal:")
+        console.note(f"export HF_ENDPOINT={served.endpoint}")
+        console.note("export HF_HUB_DISABLE_XET=1")
+        console.note("export HF_TOKEN=any")
+        console.note(f"cgankd publish runs/NAME/release/v1.0.0 {served.user}/NAME")
+        Event().wait()
+    return {"folder": str(folder)}
+
+
 def doctor(*, console: Console) -> Result:
     """What this machine has for a run."""
     from importlib.util import find_spec
@@ -272,12 +363,15 @@ def train_student(
     overrides: Sequence[str],
     seed: int,
     device: str,
+    offline: bool = False,
+    streaming: bool = False,
+    cache: Path | None = None,
 ) -> Result:
     """Figures of one student trained from a release; its weights lie in `out`."""
-    from app.from_release import train
+    from app.train_from_release import Reading, train
 
     return train(
-        Path(dataset),
+        dataset,
         student,
         out,
         console=console,
@@ -286,6 +380,7 @@ def train_student(
         overrides=overrides,
         seed=seed,
         device=device,
+        reading=Reading(offline=offline, streaming=streaming, cache=cache),
     )
 
 
@@ -293,6 +388,23 @@ def evaluate(
     model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
 ) -> Result:
     """A trained network's accuracy, or mean error, on the test images of a source."""
-    from app.from_release import evaluate as measured
+    from app.evaluating import evaluate as measured
 
     return measured(model, source, console=console, overrides=overrides, device=device)
+
+
+def publish_student(
+    student: Path,
+    target: str,
+    *,
+    console: Console,
+    private: bool = False,
+    dry_run: bool = False,
+    license: str | None = None,
+) -> Result:
+    """Where a trained student is on the Hub, as a version, and which files that took."""
+    from app.publishing_student import publish_student as published
+
+    return published(
+        student, target, console=console, private=private, dry_run=dry_run, license=license
+    )

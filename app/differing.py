@@ -1,64 +1,94 @@
-"""What changed between two selections of one pool, wherever they lie."""
+"""What changed between two releases, or two selections, wherever they lie."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter
 
+from app.compared import SECTIONS, Side, side
 from app.console import Console
-from curation.difference import changes_per_group, difference, why
-from shardset.errors import BadInput, ReleaseError
+from curation.difference import changes_per_group, difference, kept_per_group, why
+from shardset.errors import BadInput
 from shardset.identity import key_text
-from shardset.labels import LabelSpace
-from shardset.manifest import MANIFEST, read_manifest
-from shardset.plan import read_plan
-from shardset.run_folder import RunFolder
-from shardset.tables import read_table
 
-COLUMNS = ("key", "kept", "reason", "label", "original_label")
 SHOWN = 20  # keys on a console; all are in the JSON
-
-
-@dataclass(frozen=True)
-class Decided:
-    """A selection with what it is a selection of."""
-
-    table: pa.Table
-    pool_id: str
-    space: LabelSpace
+WIDTH = 40  # characters of a value on a console
 
 
 def changed(
-    before: Path, after: Path | None, from_: str, to: str, console: Console
+    before: str, after: str | None, from_: str, to: str, console: Console
 ) -> dict[str, Any]:
-    """What `cgankd diff --json` prints: the keys that changed, the pairs of reasons with counts,
-    and counts per label. Each side is a release folder, or a run folder with a selection's name.
+    """What `cgankd diff --json` prints: how many keys changed, why, of which labels and which they
+    are (null where the pools differ), images for each label, and by `SECTIONS` the fields that
+    changed.
+
+    Each side is a release folder, a Hub id, or a run folder with a selection's name.
     """
     if (after is None or after == before) and from_ == to:
         raise BadInput(
             f"{before} was given alone; give a second folder, or a run folder with two selections: "
             "--from NAME --to NAME"
         )
-    old, new = decided(before, from_), decided(before if after is None else after, to)
+    old, new = side(before, from_), side(before if after is None else after, to)
+    result: dict[str, Any] = {
+        "before": {"name": old.name, "pool_id": old.pool_id},
+        "after": {"name": new.name, "pool_id": new.pool_id},
+        **_keys(old, new, console),
+        "counts": _counts(old, new, console),
+    }
+    for name in SECTIONS:
+        if name in old.sections and name in new.sections:
+            fields = list(field_changes(old.sections[name], new.sections[name]))
+            if name == "metrics":  # one that was not measured before is no change
+                fields = [f for f in fields if None not in (f["before"], f["after"])]
+            result[name] = fields
+            _show(
+                name,
+                [[f["field"], _cell(f["before"]), _cell(f["after"])] for f in fields],
+                ["field", "before", "after"],
+                console,
+            )
+    if old.pool_id == new.pool_id and not (
+        result["changed"] or any(result.get(name) for name in SECTIONS)
+    ):
+        console.note("nothing changed")
+    return result
+
+
+def field_changes(before: Any, after: Any, field: str = "") -> Iterator[dict[str, Any]]:
+    """The fields of two nested mappings whose values differ: `field` dotted, before, after.
+
+    A field that is not there counts as null; lists are compared as a whole.
+    """
+    sides = [value for value in (before, after) if value is not None]
+    if sides and all(isinstance(value, dict) for value in sides):
+        old, new = before or {}, after or {}
+        for name in sorted(old.keys() | new.keys()):
+            inner = f"{field}.{name}" if field else name
+            yield from field_changes(old.get(name), new.get(name), inner)
+    # By text: 1, 1.0 and true are equal in Python but not the same setting.
+    elif json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+        yield {"field": field, "before": before, "after": after}
+
+
+def _keys(old: Side, new: Side, console: Console) -> dict[str, Any]:
+    """What became of each key, which only samples of one pool have in common."""
     if old.pool_id != new.pool_id:
-        raise BadInput(
-            f"{before} and {after} select from different pools ({old.pool_id} and {new.pool_id}); "
-            "compare selections of one pool"
+        console.note(
+            f"{old.name} and {new.name} are of different pools ({old.pool_id} and {new.pool_id}): "
+            "the same key is another sample, so keys are not compared"
         )
-    changes = difference(old.table, new.table)
+        return dict.fromkeys(("changed", "why", "labels", "keys"))
+    changes = difference(old.decisions, new.decisions)
     reasons, labels = why(changes), changes_per_group(changes, new.space)
     for title, table in (
-        (f"{len(changes):,} changed", reasons),
-        ("labels", labels.drop_columns("group")),
+        (f"{len(changes):,} samples changed", reasons),
+        ("by assigned label", labels.drop_columns("group")),
         (f"keys, the first {SHOWN} at most", _with_key_text(changes.slice(0, SHOWN))),
     ):
-        if len(table):
-            rows = [list(row.values()) for row in table.to_pylist()]
-            console.table(title, [name.replace("_", " ") for name in table.column_names], rows)
-    if not len(changes):
-        console.note("nothing changed")
+        rows = [list(row.values()) for row in table.to_pylist()]
+        _show(title, rows, [name.replace("_", " ") for name in table.column_names], console)
     return {
         "changed": len(changes),
         "why": reasons.to_pylist(),
@@ -67,23 +97,33 @@ def changed(
     }
 
 
-def decided(path: Path, name: str) -> Decided:
-    """The decisions in a release folder, or those of a run folder's selection of that name."""
-    if (path / MANIFEST).is_file():
-        manifest = read_manifest(path)
-        files = sorted((path / "scores").glob("*.parquet"))
-        if not files:
-            raise ReleaseError(f"{path} holds no scores, which say why a sample was dropped")
-        table = pa.concat_tables([read_table(file, COLUMNS) for file in files])
-        return Decided(table.replace_schema_metadata(None), manifest.pool_id, manifest.space)
-    run = RunFolder.open(path)
-    chosen = run.selections / f"{name}.parquet"
-    if not chosen.is_file():
-        names = ", ".join(sorted(p.stem for p in run.selections.glob("*.parquet"))) or "none"
-        raise BadInput(f"{path} has no selection {name!r}; it has {names}")
-    space = TypeAdapter[LabelSpace](LabelSpace).validate_python(run.facts()["source"]["space"])
-    table = read_table(chosen, COLUMNS).replace_schema_metadata(None)
-    return Decided(table, read_plan(run.pool / "plan.json").pool_id, space)
+def _counts(old: Side, new: Side, console: Console) -> list[dict[str, Any]]:
+    """Images for each label of either side, null where a side has no such label."""
+    before, after = (kept_per_group(s.decisions, s.space) for s in (old, new))
+    counts = [
+        {"label": name, "before": before.get(name), "after": after.get(name)}
+        for name in dict.fromkeys([*before, *after])
+    ]
+    total = f"images: {sum(before.values()):,} before, {sum(after.values()):,} after"
+    rows = [list(row.values()) for row in counts if row["before"] != row["after"]]
+    if rows:
+        console.table(total, ["label", "before", "after"], rows)
+    else:
+        console.note(f"{total}, as many of each label")
+    return counts
+
+
+def _show(title: str, rows: list[list[Any]], columns: list[str], console: Console) -> None:
+    if rows:
+        console.table(title, columns, rows)
+
+
+def _cell(value: Any) -> str | None:
+    """A value as it is written in JSON, exact where a table would round it."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
 def _with_key_text(changes: pa.Table) -> pa.Table:

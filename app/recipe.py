@@ -100,7 +100,7 @@ class CheckLimits(Record):
     """What `cgankd check` lets pass; null: not checked."""
 
     memorised: float | None = Field(
-        None, ge=0, le=1, description="largest share kept of copies of training images"
+        0.01, ge=0, le=1, description="largest share kept of copies of training images"
     )
     duplicates: float | None = Field(
         None, ge=0, le=1, description="largest share kept of near-duplicates beyond the first"
@@ -116,6 +116,24 @@ class CheckLimits(Record):
         ge=0.5,
         le=1,
         description="largest AUC of telling kept images from real ones, mean over labels",
+    )
+
+
+class CardRecipe(Record):
+    """What the publisher states of the real set; the card of a release says what is not stated."""
+
+    license: str | None = Field(
+        None, description="of the real set: the Hub's identifier, such as cc-by-4.0, or text"
+    )
+    citation: str | None = Field(None, description="how the real set is cited: BibTeX or text")
+    homepage: str | None = Field(None, description="where the real set is described")
+
+
+class ReleaseRecipe(Record):
+    """What a release says of where else its parts are."""
+
+    generator_repo: str | None = Field(
+        None, description="the model repository that holds the generator, so others can regenerate"
     )
 
 
@@ -146,6 +164,8 @@ class Recipe(Record):
     neighbours: NeighbourConfig = NeighbourConfig()
     policy: Policy = Policy()
     check: CheckLimits = CheckLimits()
+    card: CardRecipe = CardRecipe()
+    release: ReleaseRecipe = ReleaseRecipe()
     student: StudentRecipe
     arms: tuple[str, ...] = tuple(ARMS)
 

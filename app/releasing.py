@@ -1,20 +1,32 @@
 """From a selection to a release folder, with everything that led to it."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from app.context import Context, Facts
-from shardset.errors import BadInput
-from shardset.manifest import salted_hashes
-from shardset.release import build_release, release_facts
+from shardset.errors import BadInput, StaleStage
+from shardset.files import canonical_json, read_json, sha256_file
+from shardset.manifest import read_manifest, salted_hashes
+from shardset.plan import read_plan
+from shardset.release import ReleaseFacts, build_release, propose_version, release_facts
+from shardset.release_wds import SUFFIX, build_wds
 from shardset.tables import read_metadata
+from shardset.verify import verify_release
+from shardset.versions import understated
 
+# What the publisher states, in facts of their own beside the recipe.
+STATED = ("license", "citation", "homepage", "generator_repo")
 SALT_LABEL = "cgan-kd real images"
 
 
-def build(ctx: Context, version: str, selection: str, include_rejected: bool) -> Facts:
-    """Facts of the release of a selection; one that this run built before is not built again."""
+def build(ctx: Context, version: str | None, selection: str, include_rejected: bool) -> Facts:
+    """Facts of the release of a selection; one that this run built before is not built again.
+
+    Without a version, the next one is what the changes since the highest ask for; where nothing
+    changed, nothing is built.
+    """
     run = ctx.run
     table = run.selections / f"{selection}.parquet"
     lineage = lineage_of(ctx, selection)
@@ -27,26 +39,133 @@ def build(ctx: Context, version: str, selection: str, include_rejected: bool) ->
     fields = {
         "selection_sha256": run.stage_facts(f"selections/{selection}")["sha256"],
         "include_rejected": include_rejected,
-        "lineage": lineage,
+        "lineage": {name: value for name, value in lineage.items() if name not in STATED},
     }
+    fields["lineage"]["recipe"] = {
+        name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
+    }
+    # What is stated or measured later may be in a release but need not: it makes none stale.
+    facts = {**lineage, "check": check_of(ctx, selection)}
+    report = report_of(ctx, selection)
+    given = (run.pool, run.scores, table, facts, include_rejected)
+    if version is None:
+        proposal = propose_version(run.release, *given, report=report)
+        version = proposal.version
+        if not proposal.reason:
+            ctx.console.note(f"nothing changed since {version}, so nothing was built")
+            return _plain(release_facts(run.release / version))
+        ctx.console.note(f"{version} is proposed: {proposal.reason}")
     stage = f"release/{version}"
-    if ctx.is_done(stage, fields) and (run.release / version).is_dir():
-        facts = release_facts(run.release / version)
+    if _is_done(ctx, stage, fields) or _was_finished(
+        run.release / version, lineage, include_rejected
+    ):
+        built = release_facts(run.release / version)
+        ctx.console.note(f"{version} was built before and is left as it is")
     else:
-        run.drop_stage(stage)  # a folder without its marker: this run was killed between the two
-        facts = build_release(
-            run.release, version, run.pool, run.scores, table, lineage, include_rejected
-        )
-    plain = {
-        "folder": str(facts.folder),
-        "version": facts.version,
-        "accepted": facts.accepted,
-        "rejected": facts.rejected,
-        "bytes": facts.bytes,
-        "manifest_sha256": facts.manifest_sha256,
-    }
+        if lineage["license"] is None:
+            ctx.console.note(
+                "the card says that the real set's licence is not stated; state it with --set "
+                "card.license=…, its citation with card.citation"
+            )
+        built = build_release(run.release, version, *given, report=report, workers=ctx.workers)
+        manifest = read_manifest(built.folder)
+        if manifest.parent_version and manifest.changes:
+            hidden = understated(manifest.parent_version, version, manifest.changes)
+            if hidden is not None:
+                ctx.console.note(hidden)
+    plain = _plain(built)
     ctx.finish(stage, fields, {k: v for k, v in plain.items() if k != "folder"})
     return plain
+
+
+def tar_copy(ctx: Context, version: str) -> str:
+    """The folder of a release's tar copy, built if it is not there and verified if it is."""
+    release = ctx.run.release / version
+    folder = release.with_name(release.name + SUFFIX)
+    if not folder.exists():
+        build_wds(release)
+    elif problems := verify_release(folder):
+        raise BadInput(f"{folder} is damaged ({problems[0]}); remove it and run again")
+    ctx.console.note(f"{folder}: the accepted images as tars")
+    return str(folder)
+
+
+def _is_done(ctx: Context, stage: str, fields: Facts) -> bool:
+    try:
+        return ctx.is_done(stage, fields) and (ctx.run.path / stage).is_dir()
+    except StaleStage as stale:
+        raise BadInput(
+            f"{str(stale).partition(';')[0]}; a release never changes: `cgankd release "
+            f"{ctx.run.path}` builds the next version, and --redo release replaces one that was "
+            "never published"
+        ) from stale
+
+
+def _was_finished(folder: Path, lineage: Facts, include_rejected: bool) -> bool:
+    """Whether a folder without its marker is this very release: its run was killed between the two.
+
+    A folder is whole where it is there at all. `BadInput` where it is another one.
+    """
+    if not folder.is_dir():
+        return False
+    manifest = read_manifest(folder)
+    if any(manifest.rejected) != include_rejected or any(
+        canonical_json(manifest.facts.get(name)) != canonical_json(value)
+        for name, value in lineage.items()
+        if name not in (*STATED, "recipe", "space")
+    ):
+        raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
+    return True
+
+
+def _plain(facts: ReleaseFacts) -> Facts:
+    return {**asdict(facts), "folder": str(facts.folder)}
+
+
+def check_of(ctx: Context, selection: str) -> Facts | None:
+    """What `cgankd check` measured, where it was of this very selection."""
+    path = ctx.run.check / "check.json"
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.get("selection_sha256") != sha256_file(ctx.run.selections / f"{selection}.parquet"):
+        ctx.console.note(f"{path} is of another selection and is left out of the release")
+        return None
+    return {
+        "judge": found["judge"],
+        "shares": found["overall"],
+        "limits": found["limits"],
+        "failures": found["failures"],
+        "metrics": [
+            {
+                **{name: row[name] for name in ("metric", "value", "interval", "samples")},
+                **{name: row["judge"][name] for name in ("net", "split", "selected")},
+            }
+            for row in found["metrics"]
+            if row["kind"] == "all"
+        ],
+    }
+
+
+def report_of(ctx: Context, selection: str) -> Facts | None:
+    """What the run's report says of its students, where they were trained on this selection."""
+    path = ctx.run.report / "report.json"
+    if selection != "cgan-kd" or not path.is_file():
+        return None
+    found = read_json(path)
+    chosen = ctx.run.stage_facts(f"selections/{selection}")
+    if (found["pool"], found["kept"]) != (ctx.run.stage_facts("pool")["samples"], chosen["kept"]):
+        ctx.console.note(f"{path} is of another selection and is left out of the release")
+        return None
+    told = ("task", "metric", "unit", "summary", "arm_order", "difference")
+    figures = ("mean", "std", "values", "steps", "images_seen", "learning_rate")
+    return {
+        **{name: found[name] for name in told},
+        "arms": {
+            name: {figure: arm[figure] for figure in figures} for name, arm in found["arms"].items()
+        },
+        "teacher": {**found["teacher"], "name": _without_place(found["teacher"]["name"])},
+    }
 
 
 def lineage_of(ctx: Context, selection: str) -> Facts:
@@ -68,8 +187,17 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
         "validation": data.split.validation,
         "test": data.split.test,
     }
+    plan = read_plan(run.pool / "plan.json")
+    weights = {
+        "generator": run.stage_facts("generator")["sha256"],
+        "teacher": run.stage_facts("teacher")["sha256"],
+        "ratio": None if ratio["problems"] else ratio["sha256"],
+        "features": ratio["sha256"],  # the net that selects lies in the ratio's weights
+    }
     return {
         "name": recipe.name,
+        **recipe.card.model_dump(),
+        "generator_repo": recipe.release.generator_repo,
         "space": data.reals.space.model_dump(mode="json"),
         "recipe": plain,
         "policy": read_metadata(run.selections / f"{selection}.parquet")["policy"],
@@ -78,11 +206,19 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             "mean": [round(float(v), 6) for v in values.mean(axis=(0, 2, 3))],
             "std": [round(float(v), 6) for v in values.std(axis=(0, 2, 3))],
         },
-        "weights": {
-            "generator": run.stage_facts("generator")["sha256"],
-            "teacher": run.stage_facts("teacher")["sha256"],
-            "ratio": None if ratio["problems"] else ratio["sha256"],
+        "weights": weights,
+        "production": {
+            "seed": plan.seed,
+            "batch": plan.batch,
+            "threads": plan.threads,
+            "precision": plan.precision,
+            "device": run.stage_fields("pool")["device"],
+            "libraries": run.stage_facts("pool")["libraries"],
+            "plan_version": plan.version,
+            "shard_size": plan.shard_size,
+            "rounds": [sum(segment.count for segment in segments) for segments in plan.rounds],
         },
+        "stages": _stages(ctx, selection),
         "ratio_problems": ratio["problems"],
         "real": {
             "spec": plain["source"],
@@ -96,6 +232,45 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             },
         },
     }
+
+
+def _stages(ctx: Context, selection: str) -> list[Facts]:
+    """Each step in order with its numbers and hashes; nothing of time or machine."""
+    run = ctx.run
+    teacher, generator, pool, ratio, scores, chosen = (
+        run.stage_facts(stage)
+        for stage in ("teacher", "generator", "pool", "ratio", "scores", f"selections/{selection}")
+    )
+    network = ctx.recipe.generator.network
+    return [
+        {
+            "step": "teacher",
+            "network": _without_place(teacher["network"]),
+            "trained on": teacher["data"],
+            "images": teacher["images"],
+            **{f"validation {name}": value for name, value in teacher["validation"].items()},
+        },
+        {
+            "step": "generator",
+            "network": f"{network.network} {network.width}",
+            "images": 0 if ctx.recipe.generator.weights else len(ctx.data.split.train),
+            "steps": generator["steps"],
+        },
+        {
+            "step": "pool",
+            **{name: pool[name] for name in ("samples", "rounds", "shards")},
+            "sha256": pool["manifest_sha256"],
+        },
+        {"step": "density ratio", "used": "no" if ratio["problems"] else "yes"},
+        {"step": "scores", "rows": scores["rows"], "sha256": scores["sha256"]},
+        {
+            "step": "selection",
+            "name": selection,
+            "kept": chosen["kept"],
+            **{f"dropped by {reason}": count for reason, count in chosen["dropped"].items()},
+            "sha256": chosen["sha256"],
+        },
+    ]
 
 
 def _without_place(spec: str) -> str:

@@ -6,6 +6,7 @@ its marker carries them, so that a change touches that stage and what follows it
 
 from collections.abc import Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from app.context import Context, Facts, save_array, write_metrics
 from curation.fit_ratio import fit_ratio
 from curation.scoring import ScoreJob, score_shard
 from generator.foreign import adopt_generator
-from generator.produce import ProduceJob, produce_shard
+from generator.produce import PIXEL_LIBRARIES, ProduceJob, produce_shard
 from generator.train import train_generator
 from shardset.errors import RatioRefused
 from shardset.files import derive_seed, fingerprint, sha256_file
@@ -187,6 +188,7 @@ def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None =
         "rounds": len(plan.rounds),
         "shards": len(plan.shards),
         "manifest_sha256": write_pool_manifest(ctx.run.pool, plan),
+        "libraries": {name: version(name) for name in PIXEL_LIBRARIES},
     }
     ctx.finish("pool", fields, facts)
     return facts

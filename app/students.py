@@ -110,7 +110,7 @@ def _validation_outputs(job: StudentJob, module: torch.nn.Module) -> np.ndarray:
 
 def _training_data(job: StudentJob) -> TrainingData:
     real = "all" if job.reals == "all" else "train"
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "real_pixels": _array(job.arrays, f"{real}_pixels"),
         "real_labels": _array(job.arrays, f"{real}_labels"),
     }

@@ -11,6 +11,8 @@ SCRIPTS = (
     ("produce_speed",),
     ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("student_steps",),
+    ("train_from_release",),
+    ("release_speed",),
     ("pools", "digits", f"{OUT}/digits"),
     ("pools", "rotated-digits", f"{OUT}/rotated-digits"),
     ("score_speed", f"{OUT}/digits/pool-0"),

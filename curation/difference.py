@@ -72,6 +72,14 @@ def changes_per_group(changes: pa.Table, space: LabelSpace) -> pa.Table:
     return pa.table({"group": present, "name": names, **counts})
 
 
+def kept_per_group(selection: pa.Table, space: LabelSpace) -> dict[str, int]:
+    """How many samples a selection keeps of each group, by the labels that they are given."""
+    kept = selection.filter(selection["kept"])
+    groups = space.group_of(kept["label"].to_numpy())
+    counts = np.bincount(groups, minlength=len(space.group_names))
+    return dict(zip(space.group_names, counts.tolist(), strict=True))
+
+
 class _Side:
     """One selection, aligned with the keys of both."""
 

@@ -17,7 +17,9 @@ from shardset.identity import latents
 from shardset.images import encode_pngs, pixel_sha256, to_pixels
 from shardset.plan import Plan, ShardSpec, read_plan
 from shardset.shards import PoolShardWriter, is_done, marker_of
-from shardset.weights import load_weights
+from shardset.weights import CONFIG, load_weights
+
+PIXEL_LIBRARIES = ("torch", "numpy")  # whose versions, with the device, a sample's pixels rest on
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,40 @@ def produce_shard(job: ProduceJob) -> dict[str, Any]:
 def regenerate(
     generator_folder: Path, plan: Plan, keys: Sequence[int], device: torch.device
 ) -> np.ndarray:
-    """The pixels uint8 `[n, c, h, w]` of any keys of a plan, made again from the weights.
+    """The pixels uint8 `[n, c, h, w]` of any keys of a plan, in their order, made again from the
+    weights. `BadInput` for a key that the plan does not hold.
+    """
+    batches = made_again(generator_folder, plan, keys, device)
+    made = {
+        key: image for found, pixels in batches for key, image in zip(found, pixels, strict=True)
+    }
+    return np.stack([made[key] for key in keys])
+
+
+def made_again(
+    generator_folder: Path, plan: Plan, keys: Sequence[int], device: torch.device
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Some keys of a plan, ascending and each once, with their pixels uint8 `[n, c, h, w]`, batch
+    by batch as they were produced.
 
     Whole batches are made and the keys taken out of them: a sample's last bits depend on the size
     of its batch and its place in it. `BadInput` for a key that the plan does not hold.
     """
+    wanted = np.unique(np.asarray(keys, np.int64))
+    for key in (wanted[0], wanted[-1]) if wanted.size else ():
+        if not 0 <= key < plan.count:
+            raise BadInput(f"key {key} is not in the plan, which holds 0 to {plan.count - 1}")
     network, _ = load_generator(generator_folder, device)
-    made: dict[int, np.ndarray] = {}
-    samples = []
-    with _threads(plan):
-        for key in keys:
-            batch = _batch_of(plan, key)
-            if batch.first_key not in made:
+    for spec in plan.shards:
+        if not _within(wanted, spec.first_key, spec.count).size:
+            continue
+        for batch in _batches(plan, spec):
+            here = _within(wanted, batch.first_key, len(batch.labels))
+            if here.size:
                 z = latents(plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
-                made[batch.first_key] = to_pixels(generate(network, z, batch.labels, plan, device))
-            samples.append(made[batch.first_key][key - batch.first_key])
-    return np.stack(samples)
+                with _threads(plan):
+                    pixels = to_pixels(generate(network, z, batch.labels, plan, device))
+                yield here.tolist(), pixels[here - batch.first_key]
 
 
 @torch.inference_mode()
@@ -102,7 +122,12 @@ def generate(
 def load_generator(folder: Path, device: torch.device) -> tuple[BigGANGenerator, dict[str, Any]]:
     """The generator of a folder in evaluation mode, and its config."""
     state, config = load_weights(folder)
-    network = build_generator(config)
+    try:
+        network = build_generator(config)
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: also what pydantic raises
+        raise CheckpointError(
+            f"{folder / CONFIG} does not describe a generator: {' '.join(str(error).split())[:200]}"
+        ) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -155,11 +180,10 @@ def _batches(plan: Plan, spec: ShardSpec) -> list[_Batch]:
     ]
 
 
-def _batch_of(plan: Plan, key: int) -> _Batch:
-    for spec in plan.shards:
-        if spec.first_key <= key < spec.first_key + spec.count:
-            return _batches(plan, spec)[(key - spec.first_key) // plan.batch]
-    raise BadInput(f"key {key} is not in the plan, which holds 0 to {plan.count - 1}")
+def _within(keys: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Those of ascending keys that are among `count` from `first` on."""
+    start, stop = np.searchsorted(keys, (first, first + count))
+    return keys[start:stop]
 
 
 @contextmanager

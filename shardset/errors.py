@@ -9,6 +9,7 @@ CgankdError               exit 1: the work failed
 │   └── RunBusy           another process works in the same run folder
 ├── CorruptShard          a shard, table or marker on disk is not what its marker says
 ├── ReleaseError          a release cannot be built, read or verified
+├── HubError              the Hub refused, failed or did not answer
 ├── TrainingDiverged      a loss became NaN or a network collapsed
 ├── RatioRefused          a density ratio failed its diagnostics
 └── CheckFailed           a selection is beyond a threshold of the recipe's check
@@ -53,6 +54,10 @@ class CorruptShard(CgankdError):
 
 class ReleaseError(CgankdError):
     """A release cannot be built, read or verified."""
+
+
+class HubError(CgankdError):
+    """The Hub refused, failed or did not answer; running again may be all there is to do."""
 
 
 class TrainingDiverged(CgankdError):

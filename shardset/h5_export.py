@@ -60,7 +60,7 @@ def write_fake_h5(release: Path, out: Path) -> FakeH5:
 
 
 def _batches(paths: list[Path]) -> Iterator[np.ndarray]:
-    """The pixels uint8 `[n, c, h, w]` of all images, in the order of keys."""
+    """The pixels uint8 `[n, c, h, w]` of all images, in the release's order."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             for rows in file.iter_batches(BATCH, columns=["image"]):

@@ -81,7 +81,7 @@ class ContinuousLabels(BaseModel):
     unit: str = Field(min_length=1)
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
-    groups: int = Field(default=12, ge=1)
+    groups: int = Field(default=12, ge=1, le=10_000)  # a manifest may be anybody's
 
     @model_validator(mode="after")
     def _is_an_interval(self) -> "ContinuousLabels":

@@ -151,6 +151,11 @@ class RunFolder:
             raise BadInput(f"{stage} is not finished in {self.path}; run that stage first")
         return read_json(path)["facts"]
 
+    def stage_fields(self, stage: str) -> dict[str, Any]:
+        """What a stage was finished with; `BadInput` if it is not finished."""
+        self.stage_facts(stage)
+        return read_json(self._marker(stage))["fields"]
+
     def drop_stage(self, stage: str) -> None:
         """Removes what a stage left, its marker first."""
         marker = self._marker(stage)

@@ -11,26 +11,49 @@ import torch
 from shardset.errors import BadInput
 from shardset.files import derive_seed
 from shardset.labels import LabelSpace
+from shardset.streamed import Stream
 from student.augment import Augmentation, augmented
 from student.network import as_images
 
 # Steps are prepared in blocks of about this size: indices, pixels and augmentation of many small
 # batches at once cost little more than those of one, and a block stays within the cache.
 BLOCK_BYTES = 4 << 20
+CPU = torch.device("cpu")
 
 Teacher = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pixels uint8 `[n, c, h, w]`, raw labels `[n]`, and the teacher's stored logits `[n, C]`."""
+    """Pixels uint8 `[n, c, h, w]`, raw labels `[n]`, and the teacher's stored logits `[n, C]`.
 
-    real_pixels: np.ndarray
-    real_labels: np.ndarray
+    Real or generated images are enough. `generated_stream` stands in for the generated arrays.
+    """
+
+    real_pixels: np.ndarray | None = None
+    real_labels: np.ndarray | None = None
     generated_pixels: np.ndarray | None = None
     generated_labels: np.ndarray | None = None
     real_logits: np.ndarray | None = None
     generated_logits: np.ndarray | None = None
+    generated_stream: Stream | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width; `BadInput` where there are no images."""
+        if self.generated_stream is not None and self.real_pixels is None:
+            return self.generated_stream.image_shape
+        pixels = self.generated_pixels if self.real_pixels is None else self.real_pixels
+        if pixels is None:
+            raise BadInput("training needs images, and none are given")
+        return tuple(pixels.shape[1:])
+
+    @property
+    def generated(self) -> int:
+        """The number of generated images."""
+        if self.generated_stream is not None:
+            return len(self.generated_stream)
+        return 0 if self.generated_pixels is None else len(self.generated_pixels)
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ class Batches:
             )
         stored = distil and not asks
         generated = _generated_per_batch(data, batch, generated_fraction)
-        self._sets = [
+        self._sets: list[_Set | _Streamed] = [
             _Set(name, *columns, space=space, stored=stored, batch=part, seed=seed, device=device)
             for name, part, columns in (
                 ("real", batch - generated, (data.real_pixels, data.real_labels, data.real_logits)),
@@ -90,8 +113,13 @@ class Batches:
                     (data.generated_pixels, data.generated_labels, data.generated_logits),
                 ),
             )
-            if part
+            if part and (name == "real" or data.generated_stream is None)
         ]
+        if generated and data.generated_stream is not None:
+            stream = data.generated_stream
+            self._sets.append(
+                _Streamed(stream, space=space, stored=stored, batch=generated, device=device)
+            )
         shapes = {part.image_shape for part in self._sets}
         if len(shapes) > 1:
             raise BadInput(f"real and generated images differ in shape [c, h, w]: {sorted(shapes)}")
@@ -101,11 +129,11 @@ class Batches:
         self._seed = seed
         self._block = max(1, BLOCK_BYTES // (4 * batch * math.prod(shapes.pop())))
 
-    def of(self, steps: int) -> Iterator[Batch]:
-        """The batches of steps 0 … steps − 1, one by one."""
-        for start in range(0, steps, self._block):
+    def of(self, steps: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of steps first … steps − 1, one by one."""
+        for start in range(first - first % self._block, steps, self._block):
             # Always a whole block, or the augmentation of its steps would depend on its length.
-            yield from islice(self._prepared(start), steps - start)
+            yield from islice(self._prepared(start), max(first - start, 0), steps - start)
 
     def _prepared(self, start: int) -> Iterator[Batch]:
         rows = [part.rows(start, self._block) for part in self._sets]
@@ -155,8 +183,10 @@ class _Set:
         if logits is None or not stored:
             logits = np.empty((len(pixels), 0), np.float32)
         columns = (pixels, space.targets(labels), logits)
-        # On a GPU the set lies in its memory: uint8 is small, and no batch crosses the bus.
-        self._columns = [_tensor(column).to(device) for column in columns]
+        # On a GPU the set lies in its memory, so that no batch crosses the bus; a large one stays.
+        home = device if _fits(device, sum(column.nbytes for column in columns)) else CPU
+        self._columns = [_tensor(column).to(home) for column in columns]
+        self._device = device
         self._batch = batch
         self._order = (name, seed)
         self._epoch = (-1, torch.empty(0, dtype=torch.int64))
@@ -170,7 +200,10 @@ class _Set:
         """Pixels `[steps, batch, c, h, w]`, targets `[steps, batch]` and logits of these steps."""
         indices = self._indices(start * self._batch, (start + steps) * self._batch)
         indices = indices.to(self._columns[0].device)
-        return [column[indices].unflatten(0, (steps, self._batch)) for column in self._columns]
+        return [
+            column[indices].to(self._device).unflatten(0, (steps, self._batch))
+            for column in self._columns
+        ]
 
     def _indices(self, start: int, stop: int) -> torch.Tensor:
         count = len(self._columns[0])
@@ -185,20 +218,62 @@ class _Set:
         return self._epoch[1]
 
 
+class _Streamed:
+    """A stream and how much of every batch it fills."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        space: LabelSpace,
+        stored: bool,
+        batch: int,
+        device: torch.device,
+    ) -> None:
+        self._stream = stream
+        self._space = space
+        self._stored = stored
+        self._batch = batch
+        self._device = device
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return self._stream.image_shape
+
+    def rows(self, start: int, steps: int) -> list[torch.Tensor]:
+        """Pixels `[steps, batch, c, h, w]`, targets `[steps, batch]` and logits of these steps."""
+        pixels, rows = self._stream.rows(start * self._batch, (start + steps) * self._batch)
+        logits = rows.logits if self._stored else np.empty((len(pixels), 0), np.float32)
+        if logits is None:
+            raise BadInput("distillation needs stored teacher logits, and the stream has none")
+        return [
+            _tensor(column).to(self._device).unflatten(0, (steps, self._batch))
+            for column in (pixels, self._space.targets(rows.labels), logits)
+        ]
+
+
 def _generated_per_batch(data: TrainingData, batch: int, fraction: float | None) -> int:
-    if data.generated_pixels is None:
+    if data.real_pixels is None:
+        return batch
+    if not data.generated:
         return 0
     if fraction is None:
-        generated = len(data.generated_pixels)
-        fraction = generated / (generated + len(data.real_pixels))
+        fraction = data.generated / (data.generated + len(data.real_pixels))
     if fraction == 0:
         return 0
     return min(max(round(batch * fraction), 1), batch - 1)  # rounding must not drop either set
 
 
 def _stores_logits(data: TrainingData) -> bool:
+    real = data.real_pixels is None or data.real_logits is not None
     generated = data.generated_pixels is None or data.generated_logits is not None
-    return data.real_logits is not None and generated
+    return real and generated  # a stream says itself that it has none
+
+
+def _fits(device: torch.device, size: int) -> bool:
+    """Whether so many bytes leave half of what is free on a GPU to training."""
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] // 2
 
 
 def _tensor(column: np.ndarray) -> torch.Tensor:

@@ -13,6 +13,7 @@ from shardset.files import derive_seed
 from shardset.labels import LabelSpace
 from student.augment import Augmentation
 from student.batches import Batch, Batches, Teacher, TrainingData
+from student.checkpoint import Checkpoint
 from student.losses import (
     Distillation,
     RegressionLoss,
@@ -72,6 +73,7 @@ def train_network(
     eval: Callable[[Network], Mapping[str, float]] | None = None,
     progress: Progress = lambda done, total, facts: None,
     teacher: Teacher | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Network, list[dict[str, float]]]:
     """The trained network, averaged and in evaluation mode, and the history of its training.
 
@@ -80,9 +82,10 @@ def train_network(
     else `seed` decides the weights. Distillation takes the stored logits, and asks `teacher` where
     images are augmented or none are stored. `eval` takes the averaged network and returns metrics.
     A history row has `step`, `loss` (mean since the row before), `learning_rate`, `images_seen`
-    and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number.
+    and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number. With a
+    `checkpoint`, a training that was cut short goes on and ends as if it had not been.
     """
-    channels, size = data.real_pixels.shape[1:3]
+    channels, size = data.image_shape[:2]
     with torch.random.fork_rng(devices=[]):  # weights are made on the CPU
         torch.manual_seed(derive_seed(seed, "weights"))
         network = build_network(config.network, outputs=space.outputs, channels=channels, size=size)
@@ -105,10 +108,13 @@ def train_network(
         device=device,
     )
     history: list[dict[str, float]] = []
+    done = 0
+    if checkpoint is not None:
+        done, history = checkpoint.load(network, average, optimiser)
     losses: list[torch.Tensor] = []
     row_at = _evenly(config.steps, ROWS)
     evaluate_at = _evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
-    for step, batch in enumerate(batches.of(config.steps), start=1):
+    for step, batch in enumerate(batches.of(config.steps, first=done), start=done + 1):
         rate = learning_rate(config, step - 1)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -133,6 +139,9 @@ def train_network(
                 row |= eval(average)
             history.append(row)
             progress(step, config.steps, row)
+            # Here no losses are waiting for their row, so that they need not be kept.
+            if checkpoint is not None and step < config.steps:
+                checkpoint.save_if_due(step, network, average, optimiser, history)
     return average, history
 
 

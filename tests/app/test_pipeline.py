@@ -3,6 +3,8 @@
 import json
 import signal
 import subprocess
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,13 @@ from app import commands
 from app.console import Console
 from generator.biggan import build_generator
 from generator.config import GeneratorConfig
+from shardset.errors import BadInput
+from shardset.files import read_json, sha256_file
 from shardset.labels import ClassLabels
+from shardset.manifest import read_manifest
+from shardset.plan import read_plan
 from shardset.tables import read_numbered, read_table
+from shardset.verify import verify_release
 from tests.app.tiny import OVERRIDES, content, run_command, run_tiny, wait_for
 
 
@@ -187,3 +194,110 @@ def test_a_published_generator_takes_the_place_of_training(tmp_path):
 
     assert facts["steps"] == 0
     assert pool["samples"] == 300
+
+
+def test_a_release_is_the_next_version_of_what_changed(finished, tmp_path):
+    """The students' results are a patch with the same data, other samples are minor, nothing is
+    nothing; what the publisher states goes into the card.
+    """
+    out, report = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    console = Console(json=True)
+    given = {"console": console, "selection": "cgan-kd", "rejected": False}
+
+    patch = commands.release(copy, **given)
+    first, second = copy / "release" / "v1.0.0", copy / "release" / "v1.0.1"
+    assert patch["version"] == "v1.0.1"
+    for path in first.rglob("*.parquet"):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+    told = read_json(second / "metadata" / "report.json")
+    assert {n: a["values"] for n, a in told["arms"].items()} == {
+        n: a["values"] for n, a in report["arms"].items()
+    }
+    assert "seconds" not in told
+    assert "## Students" in (second / "README.md").read_text()
+
+    assert commands.release(copy, **given) == patch
+    stated = commands.release(copy, **given, overrides=["card.license=mit"], wds=True)
+    assert stated["version"] == "v1.0.2"
+    assert "license: mit\n" in (copy / "release" / "v1.0.2" / "README.md").read_text()
+    assert verify_release(Path(stated["wds"])) == []
+    assert commands.release(copy, **given, wds=True)["wds"] == stated["wds"]
+    with pytest.raises(BadInput, match=r"policy\.rho=0\.5: a release takes card"):
+        commands.release(copy, **given, overrides=["policy.rho=0.5"])
+
+    commands.select(copy, console=console, name="strict", overrides=["policy.quota=5"])
+    strict = commands.release(copy, console=console, selection="strict", rejected=True)
+    assert (strict["version"], strict["accepted"]) == ("v1.1.0", 50)
+    manifest = read_manifest(copy / "release" / "v1.1.0")
+    assert manifest.changes is not None
+    assert manifest.changes.policy == {"quota": (8, 5)}
+    with pytest.raises(BadInput, match=r"release/v1\.0\.0 .* a release never changes"):
+        commands.release(copy, console=console, selection="strict", rejected=True, version="v1.0.0")
+
+
+def test_a_check_of_the_released_selection_is_in_its_card(finished, tmp_path):
+    """One of another selection is not."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    console = Console(json=True)
+    found = commands.check(copy, console=console, backend="serial")
+
+    for selection, expected in (("cgan-kd", "v1.0.1"), ("raw", "v1.1.0")):
+        built = commands.release(copy, console=console, selection=selection, rejected=False)
+        assert built["version"] == expected
+        manifest = read_manifest(copy / "release" / expected)
+        checked, text = manifest.facts["check"], (copy / "release" / expected / "README.md")
+        if selection == "cgan-kd":
+            assert checked["judge"] == found["judge"]
+            assert len(checked["metrics"]) == sum(m["kind"] == "all" for m in found["metrics"])
+            assert "## Fidelity" in text.read_text()
+        else:
+            assert checked is None
+            assert "## Fidelity" not in text.read_text()
+
+
+def test_a_release_says_how_to_make_its_samples_again(finished):
+    """The plan's numbers, what computed it and the hashes of the weights; nothing of time."""
+    out, _ = finished
+    manifest = read_manifest(out / "release" / "v1.0.0")
+    plan = read_plan(out / "pool" / "plan.json")
+
+    assert manifest.facts["production"] == {
+        "seed": plan.seed,
+        "batch": 20,
+        "threads": 1,
+        "precision": "float32",
+        "device": read_json(out / "run.json")["device"],
+        "libraries": {name: version(name) for name in ("torch", "numpy")},
+        "plan_version": 1,
+        "shard_size": 60,
+        "rounds": [300],
+    }
+    for network, folder in (("generator", "generator"), ("teacher", "teacher")):
+        weights = out / folder / "model.safetensors"
+        assert manifest.facts["weights"][network] == sha256_file(weights)
+    assert manifest.facts["generator_repo"] is None
+    assert [stage["step"] for stage in manifest.facts["stages"]] == [
+        "teacher", "generator", "pool", "density ratio", "scores", "selection",
+    ]  # fmt: skip
+    assert verify_release(out / "release" / "v1.0.0") == []
+
+
+def test_a_release_whose_run_was_killed_before_its_marker_is_kept(finished, tmp_path):
+    """A folder that is there is whole; only the same inputs take it for theirs."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    (copy / "release" / "v1.0.0.json").unlink()
+    given = {"console": Console(json=True), "selection": "cgan-kd", "version": "v1.0.0"}
+    before = content(copy)
+    with pytest.raises(BadInput, match=r"v1\.0\.0 exists and a release never changes"):
+        commands.release(copy, **given, rejected=True)
+    commands.release(copy, **given, rejected=False)
+
+    after = content(copy)
+    assert after.keys() - before.keys() == {"release/v1.0.0.json"}
+    assert {name: after[name] for name in before} == before

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from curation.difference import changes_per_group, difference, why
+from curation.difference import changes_per_group, difference, kept_per_group, why
 from curation.selection import KEPT, REASONS, Selection
 from shardset.errors import BadInput
 from shardset.labels import ClassLabels, ContinuousLabels
@@ -117,3 +117,14 @@ def test_selections_of_different_pools_are_refused():
     """A key whose assigned label differs cannot be the same sample."""
     with pytest.raises(BadInput, match="key 1 is labelled 0 in one selection and 1 in the other"):
         difference(selection([None, None], [0, 0]), selection([None, None], [0, 1]))
+
+
+def test_what_is_kept_is_counted_by_the_labels_given():
+    """Not by those assigned; a group without any is there with none."""
+    assert kept_per_group(BEFORE, SPACE) == {"cat": 1, "dog": 2}
+    assert kept_per_group(AFTER, SPACE) == {"cat": 3, "dog": 1}
+    space = ContinuousLabels(unit="degrees", low=0, high=10, groups=2)
+    assert kept_per_group(selection([None, None], [1.5, 2.0], [7.0, 10.0]), space) == {
+        "0 … 5": 0,
+        "5 … 10": 2,
+    }

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from shardset import release
+from shardset import release, release_parquet
 from shardset.errors import BadInput, CorruptShard, ReleaseError
 from shardset.files import read_json, sha256_file
 from shardset.images import encode_png, pixel_sha256
@@ -115,6 +115,7 @@ def test_the_layout_is_the_published_one(built):
         "data/accepted/train-00000-of-00001.parquet",
         "data/rejected/train-00000-of-00001.parquet",
         "scores/train-00000-of-00001.parquet",
+        "assets/samples.png",
         "metadata/manifest.json",
         "metadata/curation.json",
     } == files
@@ -125,7 +126,7 @@ def test_the_manifest_has_every_file_and_the_lineage(built):
     manifest = read_manifest(built.folder)
     files = {entry.path: entry for entry in manifest.files}
 
-    assert len(files) == 5
+    assert len(files) == 6
     for path, entry in files.items():
         assert sha256_file(built.folder / path) == entry.sha256
         assert (built.folder / path).stat().st_size == entry.bytes
@@ -170,11 +171,12 @@ def test_names_from_outside_cannot_break_the_card(tmp_path):
     facts["name"] = "evil: --- [x](y)"
     built = write_tiny_release(tmp_path, facts=facts)
 
-    text = (built.folder / "README.md").read_text()
+    card = (built.folder / "README.md").read_text()
+    head, text = card.removeprefix("---\n").split("\n---\n", 1)
     assert "a\\|b" in text
     assert "<script>" not in text
     assert "\n# y" not in text
-    assert facts["name"] == yaml.safe_load(text.split("---\n", 2)[1])["pretty_name"]
+    assert facts["name"] == yaml.safe_load(head)["pretty_name"]
     names = load(built.folder, tmp_path / "cache").features["label"].names
     assert facts["space"]["names"] == names
 
@@ -197,10 +199,29 @@ def test_a_minimum_of_facts_is_enough(tmp_path):
     assert "# pool " in (built.folder / "README.md").read_text()
 
 
+def test_labels_are_mixed_and_lie_the_same_everywhere(tmp_path):
+    """A pool lies label by label; the order is that of SplitMix64's mixing of the keys."""
+    built = write_tiny_release(tmp_path, plan=tiny_plan(200))
+    rows = read_table(built.folder / "data/accepted/train-00000-of-00001.parquet")
+
+    def mixed(key, mask=2**64 - 1):
+        value = key * 0x9E3779B97F4A7C15 & mask
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & mask
+        value = (value ^ value >> 27) * 0x94D049BB133111EB & mask
+        return value ^ value >> 31
+
+    keys = rows["key"].to_pylist()
+    assert keys == sorted(keys, key=mixed)
+    labels = rows["label"].to_numpy()
+    assert len(set(labels[:10])) == 3
+    pages = np.array_split(labels, 4)
+    assert max(abs(page.mean() - labels.mean()) for page in pages) < 0.2
+
+
 def test_large_sets_are_cut_into_files_and_row_groups(tmp_path, monkeypatch):
-    """Names say how many files there are; no row is lost or moved."""
-    monkeypatch.setattr(release, "FILE_BYTES", 2_000)
-    monkeypatch.setattr(release, "GROUP_BYTES", 600)
+    """Names say how many files there are; no row is lost."""
+    monkeypatch.setattr(release_parquet, "FILE_BYTES", 2_000)
+    monkeypatch.setattr(release_parquet, "GROUP_BYTES", 600)
     built = write_tiny_release(tmp_path)
 
     paths = sorted((built.folder / "data/accepted").iterdir())
@@ -210,7 +231,8 @@ def test_large_sets_are_cut_into_files_and_row_groups(tmp_path, monkeypatch):
     ]
     assert pq.read_metadata(paths[0]).num_row_groups > 1
     keys = [key for path in paths for key in read_table(path, ["key"])["key"].to_pylist()]
-    assert sorted(keys) == keys
+    chosen = read_table(tmp_path / "run/selections/cgan-kd.parquet")
+    assert sorted(keys) == chosen.filter(chosen["kept"])["key"].to_pylist()
     assert built.accepted == len(keys)
     assert keys == list(load(built.folder, tmp_path / "cache")["key"])
 
@@ -225,7 +247,7 @@ def test_replaced_labels_are_the_labels_and_the_asked_ones_remain(tmp_path):
     write_table(path, pa.table({**columns, "label": teacher}))
     built = rebuilt(tmp_path)
 
-    rows = read_table(built.folder / "data/accepted/train-00000-of-00001.parquet")
+    rows = read_table(built.folder / "data/accepted/train-00000-of-00001.parquet").sort_by("key")
     assert teacher.to_pylist() == rows["label"].to_pylist()
     assert chosen["label"].to_pylist() == rows["original_label"].to_pylist()
     assert tuple(np.bincount(teacher)) == read_manifest(built.folder).accepted

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shardset.accepted import Rows
 from shardset.errors import BadInput
 from shardset.labels import ContinuousLabels
 from shardset.testing import tiny_space
@@ -218,3 +219,70 @@ def test_data_that_do_not_fit_are_refused(data, options, message):
     """Before the first step, in one line that says which images."""
     with pytest.raises(BadInput, match=message):
         batches(data, **options)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift-flip"])
+@pytest.mark.parametrize("first", [1, 7, 40, 799])
+def test_batches_from_a_later_step_are_those_that_would_have_come(augment, first):
+    """Whatever part of a block they begin in."""
+    every = [batch.images for batch in batches(some_data(), augment=augment).of(800)]
+    rest = [batch.images for batch in batches(some_data(), augment=augment).of(800, first)]
+
+    assert len(rest) == 800 - first
+    assert torch.equal(torch.stack(rest), torch.stack(every[first:]))
+
+
+class Numbered:
+    """A stream whose images at position p are p, its label p modulo 3, over epochs of 30."""
+
+    image_shape = (1, 8, 8)
+
+    def __len__(self):
+        return 30
+
+    def rows(self, start, stop):
+        places = np.arange(start, stop)
+        pixels = np.broadcast_to((places % 250)[:, None, None, None], (stop - start, 1, 8, 8))
+        logits = np.repeat(places[:, None], 3, axis=1).astype(np.float32)
+        return pixels.astype(np.uint8), Rows(places % 3, logits)
+
+
+def test_a_stream_is_taken_in_its_own_order():
+    """Without real images it fills every batch."""
+    found = list(batches(TrainingData(generated_stream=Numbered()), distil=True).of(6))
+
+    numbers = [number for batch in found for number in numbers_of(batch)]
+    assert numbers == list(range(48))
+    assert torch.cat([batch.targets for batch in found]).tolist() == [n % 3 for n in numbers]
+    assert torch.cat([batch.teacher_logits for batch in found])[:, 1].tolist() == numbers
+
+
+@pytest.mark.parametrize(("fraction", "generated"), [(0.5, 4), (None, 6)])
+def test_a_stream_is_mixed_with_real_images_as_arrays_are(fraction, generated):
+    """By the stated share, or in proportion: 30 of 40 here."""
+    data = TrainingData(marked(240, 10), np.arange(10) % 3, generated_stream=Numbered())
+    for batch in batches(data, fraction=fraction).of(5):
+        assert sum(number < 240 for number in numbers_of(batch)) == generated
+
+
+def test_training_without_any_image_is_refused():
+    """Neither real, nor generated, nor a stream."""
+    with pytest.raises(BadInput, match="none are given"):
+        _ = TrainingData().image_shape
+    with pytest.raises(BadInput, match="none is given"):
+        batches(TrainingData())
+
+
+def test_a_set_that_does_not_fit_a_gpu_stays_where_it_is(monkeypatch):
+    """Its batches are sent one by one; the meta device stands for the GPU."""
+    monkeypatch.setattr("student.batches._fits", lambda device, size: False)
+    meta = torch.device("meta")
+    data = some_data()
+    found = Batches(
+        data, space=tiny_space(3), batch=8, generated_fraction=0.5, augment="none", distil=False,
+        teacher=None, seed=0, device=meta,
+    )  # fmt: skip
+
+    batch = next(found.of(1))
+    assert (batch.images.device, batch.images.shape) == (meta, (8, 1, 8, 8))
+    assert batch.targets.device == meta

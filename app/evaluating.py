@@ -1,0 +1,122 @@
+"""Measures a trained network on test images, and keeps the figures beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from app.console import Console
+from app.context import Facts, open_device
+from app.recipe import with_overrides
+from shardset.errors import BadInput, CorruptShard
+from shardset.files import write_json
+from shardset.labels import ContinuousLabels, LabelSettings, LabelSpace
+from shardset.sources import SourceColumns, read_source
+from shardset.splits import Budget, split_reals
+from shardset.weights import weights_sha256
+from student.evaluate import measures, outputs_of
+from student.networks import load_network
+
+EVALUATION = "evaluation.json"
+
+
+class Result(BaseModel):
+    """A network's figures on the test images of one source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    revision: str | None
+    fingerprint: str = Field(description="of all the source's images")
+    split: dict[str, object] = Field(description="budget and seed that set the test images apart")
+    images: int
+    figures: dict[str, float]
+
+
+class Evaluation(BaseModel):
+    """`evaluation.json`: what `evaluate` found of the weights with this hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    weights_sha256: str
+    results: tuple[Result, ...]
+
+
+def evaluate(
+    model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
+) -> Facts:
+    """A trained network's accuracy in percent, or mean error, on the test images of a source.
+
+    They are the source's own test split, else those that the recipe fields `budget` and `seed` set
+    apart, as the release a student was trained from did; `overrides` are `path=value` of such
+    fields. The figures are written to
+    `evaluation.json` in the network's folder, in place of those found before on the same source.
+    """
+    network, config = load_network(model)
+    settings = {"columns": {}, "budget": {}, "seed": 0, **config.get("split", {})}
+    settings = with_overrides(settings, overrides)
+    own = TypeAdapter[LabelSpace](LabelSpace).validate_python(config["label_space"])
+    label = LabelSettings()
+    if isinstance(own, ContinuousLabels):
+        label = LabelSettings(unit=own.unit, range=(own.low, own.high), groups=own.groups)
+    reals = read_source(
+        source,
+        size=config["size"],
+        channels=config["channels"],
+        columns=SourceColumns(**settings["columns"]),
+        task=own.task,
+        label=label,
+    )
+    if reals.space.outputs != config["outputs"]:
+        raise BadInput(
+            f"{source} has {reals.space.outputs} classes, {model} was trained for "
+            f"{config['outputs']}"
+        )
+    split = split_reals(reals, Budget(**settings["budget"]), settings["seed"])
+    chosen = open_device(device)
+    outputs = outputs_of(network.to(chosen), reals.pixels[split.test], device=chosen)
+    found = measures(outputs, reals.labels[split.test], own)
+    words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    console.note(f"{model} on {len(split.test):,} test images of {source}: {words}")
+    result = Result(
+        source=_without_place(source),
+        revision=reals.revision,
+        fingerprint=reals.fingerprint,
+        split={"budget": settings["budget"], "seed": settings["seed"]},
+        images=len(split.test),
+        figures=found,
+    )
+    _record(model, result)
+    return {**found, "images": len(split.test)}
+
+
+def read_evaluation(model: Path) -> Evaluation | None:
+    """What `evaluate` found of the weights that a folder holds now; None if nothing.
+
+    `CorruptShard` for a file that is no evaluation.
+    """
+    path = model / EVALUATION
+    if not path.is_file():
+        return None
+    try:
+        found = Evaluation.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CorruptShard(f"{path} is not an evaluation; remove it and evaluate again") from error
+    return found if found.weights_sha256 == weights_sha256(model) else None
+
+
+def _without_place(source: str) -> str:
+    """A source by its own name: the card of a student must not say where somebody's images lie."""
+    kind, colon, where = source.partition(":")
+    path = Path(where).expanduser()
+    return f"{kind}{colon}{path.name}" if colon and path.exists() else source
+
+
+def _record(model: Path, result: Result) -> None:
+    before = read_evaluation(model)
+    same = (result.source, result.split)
+    others = [r for r in before.results if (r.source, r.split) != same] if before else []
+    evaluation = Evaluation(weights_sha256=weights_sha256(model), results=(*others, result))
+    write_json(model / EVALUATION, evaluation.model_dump(mode="json"))

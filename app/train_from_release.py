@@ -1,0 +1,242 @@
+"""Trains a student from a release, by folder or Hub id, alone or with real images."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.console import Console
+from app.context import Facts, open_device, resolve_precision, write_metrics
+from app.recipe import Recipe, recipe_of, with_overrides
+from shardset.accepted import accepted_files, read_rows
+from shardset.decoded import decoded_pixels
+from shardset.errors import BadInput, ReleaseError
+from shardset.files import derive_seed, sha256_file
+from shardset.hub_client import Hub
+from shardset.hub_id import release_at
+from shardset.hub_read import Opened, opened
+from shardset.labels import ContinuousLabels, LabelSpace
+from shardset.manifest import MANIFEST, Manifest, salted_hashes
+from shardset.release_tables import ACCEPTED
+from shardset.sources import read_source
+from shardset.splits import RealData, split_reals
+from shardset.streamed import WINDOW_FILES, Stream, from_folder, from_hub
+from student.batches import TrainingData
+from student.checkpoint import EVERY_SECONDS, Checkpoint
+from student.losses import Hinton
+from student.networks import save_network
+from student.train import StudentTraining, train_network
+
+REAL_NONE = "none"
+CHECKPOINT = "checkpoint.safetensors"
+METADATA = "metadata/*"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a release is read.
+
+    `offline` takes nothing but the cached copy of the pinned commit; `streaming` keeps a few files
+    at a time, and none on disk; else the decoded images lie in `cache`, by default
+    `HF_HOME/cgankd/decoded`.
+    """
+
+    offline: bool = False
+    streaming: bool = False
+    cache: Path | None = None
+
+
+def train(
+    dataset: str,
+    student: str,
+    out: Path,
+    *,
+    console: Console,
+    real: str,
+    method: str,
+    overrides: Sequence[str],
+    seed: int,
+    device: str,
+    reading: Reading = Reading(),
+    checkpoint_seconds: float = EVERY_SECONDS,
+) -> Facts:
+    """Facts of one student trained on a release's accepted images, as its recipe trains students.
+
+    `dataset` is a release folder or `user/name[@v1.2.0]`; it is pinned to a commit and verified
+    first. `real` adds the same split of a source's training images; a source whose training part
+    holds the release's test images is refused. `method` is `labels`, or `hinton` from the teacher
+    logits that the release carries. Killed and run again, it continues from its checkpoint.
+    """
+    if (out / "model.safetensors").exists():
+        raise BadInput(f"{out} already holds a student; give another --out")
+    chosen = open_device(device)
+    if reading.offline and reading.streaming and not isinstance(release_at(dataset), Path):
+        raise BadInput("--streaming reads from the Hub and --offline forbids it; leave out one")
+    # What cannot be is refused before any image is fetched.
+    told = opened(dataset, offline=reading.offline, only=[METADATA])
+    _settings(told.manifest, student, overrides, method, real)
+    found = _opened(dataset, reading)
+    manifest, space = found.manifest, found.manifest.space
+    recipe, training = _settings(manifest, student, overrides, method, real)
+    with ExitStack() as stack:
+        data = _images(found, reading, console, stack, seed=seed, logits=method == "hinton")
+        reals = None
+        if real != REAL_NONE:
+            split = _reals_for(manifest, recipe, real, data.image_shape)
+            reals = split.reals.fingerprint
+            data = replace(data, real_pixels=split.train_pixels, real_labels=split.train_labels)
+        facts: Facts = {
+            "dataset": {
+                "id": found.repo_id,
+                "version": found.version,
+                "commit": found.commit,
+                "manifest_sha256": sha256_file(found.folder / MANIFEST),
+                "streamed": reading.streaming,
+            },
+            "label_space": space.model_dump(mode="json"),
+            "input_range": [-1, 1],
+            "training": training.model_dump(mode="json"),
+            "real": real.partition(":")[0],
+            "split": {
+                "seed": recipe.seed,
+                "budget": {"test_fraction": recipe.budget.test_fraction},
+            },
+            "seed": seed,
+        }
+        channels, size = data.image_shape[:2]
+        precision = resolve_precision(recipe.precision, chosen, size)
+        fields = {**facts, "reals": reals, "precision": precision, "device": chosen.type}
+        checkpoint = Checkpoint(out / CHECKPOINT, fields, checkpoint_seconds)
+        with console.task(student) as progress:
+            module, history = train_network(
+                data,
+                training,
+                space=space,
+                seed=derive_seed(recipe.seed, "student", seed),
+                device=chosen,
+                precision=precision,
+                progress=progress,
+                checkpoint=checkpoint,
+            )
+    write_metrics(out, history)
+    sha256 = save_network(
+        out,
+        module,
+        name=student,
+        outputs=space.outputs,
+        channels=channels,
+        size=size,
+        facts=facts,
+    )
+    checkpoint.remove()
+    console.note(f"{out / 'model.safetensors'}: {student}, {training.steps:,} steps")
+    return {"folder": str(out), "sha256": sha256, **facts}
+
+
+def _opened(dataset: str, reading: Reading) -> Opened:
+    """The release, verified: a folder whole, of a Hub id the files that are read."""
+    if isinstance(release_at(dataset), Path):
+        return opened(dataset)
+    wanted = [] if reading.streaming else [f"{ACCEPTED}/*"]
+    return opened(dataset, offline=reading.offline, only=[METADATA, *wanted])
+
+
+def _settings(
+    manifest: Manifest, student: str, overrides: Sequence[str], method: str, real: str
+) -> tuple[Recipe, StudentTraining]:
+    """The release's recipe, and how the student is trained by it and the method."""
+    recipe, space = _recipe(manifest, student, overrides), manifest.space
+    methods = ("labels", "hinton") if space.task == "classification" else ("labels",)
+    if method not in methods:
+        raise BadInput(
+            f"--method {method}: a release for {space.task} takes {' or '.join(methods)}"
+        )
+    chosen: dict[str, Any] = {
+        "steps": max(recipe.student.steps),
+        "lr": recipe.student.learning_rates[0],
+    }
+    if method == "labels":
+        chosen["distillation"] = None
+    elif real != REAL_NONE:
+        raise BadInput("--method hinton needs --real none: a release has no logits of real images")
+    else:
+        chosen["distillation"] = recipe.student.training.distillation or Hinton()
+        chosen["augment"] = "none"  # stored logits are of the image as it was produced
+    return recipe, recipe.student.training.model_copy(update=chosen)
+
+
+def _images(
+    found: Opened, reading: Reading, console: Console, stack: ExitStack, *, seed: int, logits: bool
+) -> TrainingData:
+    """The accepted images of a release: as a stream that `stack` closes, or decoded."""
+    if reading.streaming:
+        files = len(accepted_files(found.manifest))
+        if files > WINDOW_FILES:
+            console.note(
+                f"{found.version} has {files} files, and images are mixed within {WINDOW_FILES} of "
+                "them at a time: where a file holds few labels, so do the batches"
+            )
+        fetch = from_folder(found.folder)
+        if found.repo_id is not None and found.commit is not None:
+            fetch = from_hub(Hub(), found.repo_id, found.commit)
+        stream = Stream(found.manifest, fetch, seed=derive_seed("stream", seed), logits=logits)
+        return TrainingData(generated_stream=stack.enter_context(stream))
+    pixels = decoded_pixels(
+        found.folder,
+        found.manifest,
+        reading.cache or default_cache(),
+        note=console.note,
+    )
+    rows = read_rows(found.folder, found.manifest, logits=logits)
+    return TrainingData(
+        generated_pixels=pixels, generated_labels=rows.labels, generated_logits=rows.logits
+    )
+
+
+def default_cache() -> Path:
+    """Where decoded images lie if nothing else is asked for: beside the Hub client's cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "cgankd" / "decoded"
+
+
+def _recipe(manifest: Manifest, student: str, overrides: Sequence[str]) -> Recipe:
+    data = manifest.facts.get("recipe")
+    if not isinstance(data, dict):
+        raise ReleaseError("the release's manifest holds no recipe to train students by")
+    data = with_overrides(data, [f"student.training.network={student}", *overrides])
+    return recipe_of(data, "of the release")
+
+
+def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int, ...]) -> RealData:
+    channels, size, _ = shape
+    reals = read_source(
+        source,
+        size=size,
+        channels=channels,
+        columns=recipe.columns,
+        task=recipe.task,
+        label=recipe.label,
+    )
+    if reals.space != manifest.space:
+        raise BadInput(
+            f"{source} has the labels {_in_short(reals.space)}, the release "
+            f"{_in_short(manifest.space)}"
+        )
+    data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
+    real = manifest.facts["real"]
+    used = salted_hashes([reals.pixel_hashes[i] for i in data.split.train], real["salt"])
+    leaked = set(used) & set(real["hashes"]["test"])
+    if leaked:
+        raise BadInput(
+            f"{source}: {len(leaked)} of its training images are test images of this release; "
+            "train with the source and split that the release was made from"
+        )
+    return data
+
+
+def _in_short(space: LabelSpace) -> str:
+    if isinstance(space, ContinuousLabels):
+        return f"{space.low!r} to {space.high!r} {space.unit} in {space.groups} parts"
+    return f"{', '.join(space.names[:5])}{', …' if len(space.names) > 5 else ''}"
