@@ -15,6 +15,7 @@ from shardset.hub_read import Opened, opened
 from shardset.labels import ClassLabels, LabelSpace
 from shardset.manifest import CURATION, REPORT
 from shardset.plan import read_plan
+from shardset.release_tables import SCORES
 from shardset.run_folder import RunFolder
 from shardset.tables import read_metadata, read_table
 
@@ -68,7 +69,7 @@ def _of_run(run: RunFolder, selection: str) -> Side:
 
 def _of_release(spec: str, release: Opened) -> Side:
     manifest, folder = release.manifest, release.folder
-    files = sorted((folder / "scores").glob("*.parquet"))
+    files = [folder / entry.path for entry in manifest.files if entry.path.startswith(f"{SCORES}/")]
     if not files:
         raise ReleaseError(f"{spec} holds no scores, which say why a sample was dropped")
     facts = manifest.facts

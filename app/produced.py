@@ -17,6 +17,7 @@ from shardset.errors import CorruptShard, ReleaseError
 from shardset.hub_read import Opened, opened
 from shardset.manifest import MANIFEST
 from shardset.plan import Plan, Segment, read_plan
+from shardset.release_tables import SCORES
 from shardset.run_folder import RunFolder
 from shardset.tables import read_numbered, read_table
 
@@ -74,7 +75,8 @@ def _by_run(where: str) -> Produced:
 
 def _by_release(where: str, release: Opened) -> Produced:
     facts = release.manifest.facts
-    files = sorted((release.folder / "scores").glob("*.parquet"))
+    paths = (entry.path for entry in release.manifest.files)
+    files = [release.folder / path for path in paths if path.startswith(f"{SCORES}/")]
     if not files:
         raise ReleaseError(f"{where} holds no scores, which say what each sample was made of")
     tables = [read_table(file, COLUMNS).replace_schema_metadata(None) for file in files]

@@ -153,8 +153,8 @@ def report_of(ctx: Context, selection: str) -> Facts | None:
     if selection != "cgan-kd" or not path.is_file():
         return None
     found = read_json(path)
-    chosen = ctx.run.stage_facts(f"selections/{selection}")
-    if (found["pool"], found["kept"]) != (ctx.run.stage_facts("pool")["samples"], chosen["kept"]):
+    table = ctx.run.selections / f"{selection}.parquet"
+    if found["selection_sha256"] != sha256_file(table):
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
     told = ("task", "metric", "unit", "summary", "arm_order", "difference")
@@ -213,7 +213,7 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             "threads": plan.threads,
             "precision": plan.precision,
             "device": run.stage_fields("pool")["device"],
-            "libraries": run.stage_facts("pool")["libraries"],
+            "libraries": run.stage_facts("pool").get("libraries", {}),
             "plan_version": plan.version,
             "shard_size": plan.shard_size,
             "rounds": [sum(segment.count for segment in segments) for segments in plan.rounds],

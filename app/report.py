@@ -93,6 +93,7 @@ def report_json(facts: ReportFacts) -> dict[str, Any]:
         "teacher": vars(facts.teacher),
         "pool": sum(facts.pool),
         "kept": sum(facts.kept),
+        "selection_sha256": facts.selection_sha256,
         "dropped": {reason: sum(counts) for reason, counts in facts.dropped.items()},
         "classes" if facts.space.task == "classification" else "parts": [
             {

@@ -164,6 +164,7 @@ class ReportFacts:
     density_ratio: np.ndarray  # float [n], one per pool sample; NaN where there is none
     teacher_error: np.ndarray  # float [n], of the assigned label: cross-entropy, or |difference|
     was_kept: np.ndarray  # bool [n], aligned with the two above
+    selection_sha256: str  # of the table that the students with generated images learned by
     ratio_diagnostics: tuple[Mapping[str, Any], ...]  # one row per group, numbers by name
     ratio_problems: tuple[str, ...]  # why the ratio was refused; empty where it was used
     curves: tuple[Curve, ...]

@@ -78,6 +78,7 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
         density_ratio=scores["density_ratio"].to_numpy().astype(np.float64),
         teacher_error=scores["teacher_error"].to_numpy().astype(np.float64),
         was_kept=selection["kept"].to_numpy(),
+        selection_sha256=ctx.run.stage_facts("selections/cgan-kd")["sha256"],
         ratio_diagnostics=tuple(ratio["per_label"]),
         ratio_problems=tuple(ratio["problems"]),
         curves=tuple(_curves(ctx, arms)),

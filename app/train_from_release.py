@@ -225,9 +225,16 @@ def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int
             f"{_in_short(manifest.space)}"
         )
     data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
-    real = manifest.facts["real"]
-    used = salted_hashes([reals.pixel_hashes[i] for i in data.split.train], real["salt"])
-    leaked = set(used) & set(real["hashes"]["test"])
+    try:
+        real = manifest.facts["real"]
+        salt, test = real["salt"], set(real["hashes"]["test"])
+    except (KeyError, TypeError) as error:
+        raise ReleaseError(
+            "the release does not say which real images are its test images, so none can be mixed "
+            "in; train with --real none"
+        ) from error
+    used = salted_hashes([reals.pixel_hashes[i] for i in data.split.train], salt)
+    leaked = set(used) & test
     if leaked:
         raise BadInput(
             f"{source}: {len(leaked)} of its training images are test images of this release; "

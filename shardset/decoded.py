@@ -58,7 +58,7 @@ def decoded_pixels(
 ) -> np.ndarray:
     """Pixels uint8 `[n, c, h, w]` of a verified release's accepted images, in the rows' order.
 
-    They are mapped from a file in `cache`; writing to them changes a private copy. They are decoded
+    They are mapped from a file in `cache`, so do not write to them. They are decoded
     once, on every core: a file that is not what its marker says is made anew, and `note` told.
     `ReleaseError` names the key of an image that does not decode or is not like the first one,
     `BadInput` a disk without room.
@@ -84,8 +84,8 @@ def decoded_pixels(
                     "sha256": sha256_file(pixels),
                 },
             )
-    # Copy on write: torch takes writable arrays only, and nobody writes.
-    return np.load(pixels, mmap_mode="c", allow_pickle=False)
+    # Torch takes writable arrays only, and a private mapping must fit into memory; nobody writes.
+    return np.load(pixels, mmap_mode="r+", allow_pickle=False)
 
 
 def _decode(job: _Job) -> None:

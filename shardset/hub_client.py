@@ -35,10 +35,13 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Repo:
-    """One repository's state: `versions` {tag: commit} from low to high, `head` of `main`."""
+    """One repository's state: `versions` {tag: commit} from low to high, `head` of `main`, and the
+    names of all its branches.
+    """
 
     head: str | None
     versions: dict[str, str]
+    branches: frozenset[str]
 
 
 class Hub:
@@ -69,6 +72,7 @@ class Hub:
         return Repo(
             head=heads[0] if heads else None,
             versions={tag.name: tag.target_commit for tag in tags},
+            branches=frozenset(ref.name for ref in refs.branches),
         )
 
     def is_private(self, repo_id: str, repo_type: RepoType) -> bool:

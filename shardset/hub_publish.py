@@ -108,6 +108,12 @@ def plan_publication(
             "deleted; choose another name"
         )
     changes = _changes(files, there, repo_type)
+    others = [change.path for change in changes if change.kind == "replaced"]
+    if repo_type == "model" and not repo.versions and set(others) - {CARD}:
+        raise BadInput(
+            f"{repo_id} holds another model and no version of ours ({others[0]}), and it would be "
+            "replaced; choose another name"
+        )
     return Publication(repo_id, repo_type, version, files, True, repo.head, changes, None)
 
 

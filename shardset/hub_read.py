@@ -110,6 +110,8 @@ def _online(
         known = ", ".join(repo.versions) or "none"
         raise BadInput(f"{where}: there is no version {revision}; it has {known}")
     name = f"{where.repo_id}@{revision}"
+    if not where.is_commit and revision in repo.branches:
+        raise ReleaseError(f"{name} is a tag and a branch, which may change; delete the branch")
     with hub.explained(name):
         # Not `resolve_revision`, which answers from the cache where the Hub does not.
         commit = hub.api.dataset_info(where.repo_id, revision=revision).sha

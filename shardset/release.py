@@ -1,5 +1,7 @@
 """Builds the folder that goes to the Hub: Parquet with images, scores, card and manifest."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from shardset.card import data_folders, render_card
-from shardset.errors import BadInput, ReleaseError
+from shardset.errors import BadInput, ReleaseError, RunBusy
 from shardset.files import (
     canonical_json,
     naming_full_disk,
@@ -234,7 +236,13 @@ def _changes(folder: Path, content: _Content) -> Changes | None:
     parent = read_manifest(folder)
     curation = read_json(folder / CURATION)
     report = read_json(folder / REPORT) if (folder / REPORT).is_file() else None
-    card = render_card(parent, curation, data_folders(folder), report)
+    try:
+        card = render_card(parent, curation, data_folders(folder), report)
+    except pa.ArrowException as error:
+        raise ReleaseError(
+            f"{folder} is damaged, so no version can follow it ({error}); `cgankd verify` says "
+            "where, fetch it again or remove it"
+        ) from error
     metadata = {
         CURATION: (canonical_json(curation), canonical_json(content.curation)),
         REPORT: (canonical_json(report), canonical_json(content.report)),
@@ -276,14 +284,31 @@ def _check_pool(pool: Path, workers: int, verify: bool) -> dict[str, Any]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, renamed to it on success, removed on failure."""
+    """A temporary folder beside `folder`, renamed to it on success, removed on failure.
+
+    `RunBusy` where another process is writing the same one.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.parent, os.O_RDONLY)
     try:
+        _locked(lock, folder.parent)
         with naming_full_disk(folder):
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            yield partial
-            partial.rename(folder)
-            sync_file(folder.parent)
+            partial.mkdir()
+            try:
+                yield partial
+                partial.rename(folder)
+                sync_file(folder.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(handle: int, folder: Path) -> None:
+    """Holds a folder until its handle is closed, however the process ends."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunBusy(f"another process is writing a release into {folder}; wait for it") from error

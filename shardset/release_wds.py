@@ -115,7 +115,7 @@ def tar_problems(path: Path, entry: FileEntry, space: LabelSpace) -> list[str]:
                 keys.add(key)
     except BadImage as error:
         return [f"{entry.path}: member {member.name!r} {error}"]
-    except (tarfile.TarError, OSError):
+    except (tarfile.TarError, OSError, ValueError):  # the last of a malformed header
         return [f"{entry.path}: not a tar, or a cut one"]
     if before[1] not in ("", order[-1]) or samples != entry.rows:
         return [f"{entry.path}: has {samples} samples, the manifest says {entry.rows}"]

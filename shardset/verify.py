@@ -35,7 +35,7 @@ from shardset.release_wds import tar_problems, wds_head
 UNLISTED = {MANIFEST, ".gitattributes"}
 CARD_BYTES = 8 << 20
 ALWAYS = ("label", "original_label", "condition", "key", "kept")  # never null
-UNREADABLE = (pa.ArrowException, OSError)
+UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last of text that is not UTF-8
 
 
 def verify_release(folder: Path, *, pixels: bool = True) -> list[str]:
@@ -201,10 +201,10 @@ def _count_problems(folder: Path, manifest: Manifest) -> list[str]:
     space = manifest.space
 
     def column(part: str, name: str) -> np.ndarray:
+        empty = release_schema(part, space).empty_table().select([name])
         paths = sorted((folder / part).glob("*.parquet"))
         tables = [pq.read_table(path, columns=[name]) for path in paths]
-        if not tables:
-            return np.zeros(0, np.int64 if space.task == "classification" else np.float64)
+        tables = [table.replace_schema_metadata(None) for table in (empty, *tables)]
         return pa.concat_tables(tables)[name].to_numpy()
 
     for part, counts in ((ACCEPTED, manifest.accepted), (REJECTED, manifest.rejected)):
@@ -246,7 +246,7 @@ def _card_problems(folder: Path, expected: dict[str, Any]) -> list[str]:
     start, end = text.startswith("---\n"), text.find("\n---\n", 3)
     try:
         head = yaml.safe_load(text[4:end]) if start and end > 0 else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         head = None
     if not isinstance(head, dict):
         return [f"{CARD}: has no head of YAML between two lines of ---"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,18 @@ def test_releases_on_the_hub_are_compared_without_their_images(
             "before": None,
             "after": None,
         }
+
+
+def test_a_file_that_the_manifest_does_not_name_is_not_read(
+    releases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It would count twice."""
+    before = tmp_path / "v1.0.0"
+    shutil.copytree(releases[0], before)
+    (scores,) = (before / "scores").iterdir()
+    shutil.copyfile(scores, before / "scores/train-00001-of-00002.parquet")
+
+    told = commands.diff(str(before), str(releases[1]), console=QUIET)
+    expected = commands.diff(str(releases[0]), str(releases[1]), console=QUIET)
+    assert told["changed"] == expected["changed"]
+    assert told["counts"] == expected["counts"]

@@ -15,7 +15,7 @@ from app.console import Console
 from generator.biggan import build_generator
 from generator.config import GeneratorConfig
 from shardset.errors import BadInput
-from shardset.files import read_json, sha256_file
+from shardset.files import read_json, sha256_file, write_json
 from shardset.labels import ClassLabels
 from shardset.manifest import read_manifest
 from shardset.plan import read_plan
@@ -206,6 +206,10 @@ def test_a_release_is_the_next_version_of_what_changed(finished, tmp_path):
     console = Console(json=True)
     given = {"console": console, "selection": "cgan-kd", "rejected": False}
 
+    other = read_json(copy / "report" / "report.json")
+    write_json(copy / "report" / "report.json", {**other, "selection_sha256": "0" * 64})
+    assert commands.release(copy, **given)["version"] == "v1.0.0"  # it is of another selection
+    write_json(copy / "report" / "report.json", other)
     patch = commands.release(copy, **given)
     first, second = copy / "release" / "v1.0.0", copy / "release" / "v1.0.1"
     assert patch["version"] == "v1.0.1"

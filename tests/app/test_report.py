@@ -48,6 +48,7 @@ def facts_of_a_run() -> ReportFacts:
         },
         teacher=TeacherFacts("convnet-80k", "all", 96.0),
         kept=(30, 10),
+        selection_sha256="5" * 64,
         dropped={"ratio": (10, 0), "teacher": (0, 10), "outlier": (0, 0)},
         density_ratio=np.append(np.exp(random.normal(size=57)), [0.0, 0.0, np.nan]),
         teacher_error=np.append(random.exponential(size=59), np.nan),

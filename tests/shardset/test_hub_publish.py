@@ -335,3 +335,17 @@ def test_a_token_that_may_only_read_an_existing_repository_is_refused(built, tmp
             published(built["v1.1.0"])
 
         assert sent(hub) == []
+
+
+def test_another_model_is_not_replaced(hub, tmp_path):
+    """A repository without a version of ours that holds weights of its own."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    files = {"model.safetensors": local_file(tmp_path / "model.safetensors")}
+    api = HfApi()
+    api.create_repo("user/theirs")
+    api.create_commit(
+        "user/theirs", [CommitOperationAdd("model.safetensors", b"others")], commit_message="own"
+    )
+
+    with pytest.raises(BadInput, match=r"another model .*\(model\.safetensors\)"):
+        plan_publication(Hub(), "user/theirs", "v1.0.0", files, repo_type="model")

@@ -277,6 +277,13 @@ def test_a_tag_on_another_versions_commit_is_refused(hub):
     assert "its manifest says v1.0.0" in refused(spec=REPO)
 
 
+def test_a_version_that_is_also_a_branch_is_refused(hub):
+    """A branch moves, and which of the two is meant is the Hub's guess."""
+    HfApi().create_branch(REPO, branch="v1.0.0", repo_type="dataset")
+
+    assert "is a tag and a branch" in refused(spec=f"{REPO}@v1.0.0")
+
+
 @pytest.mark.parametrize("name", [ACCEPTED, "README.md", MANIFEST])
 @pytest.mark.parametrize("offline", [False, True])
 def test_a_corrupted_cache_is_refused_and_says_what_to_remove(hub, built, name, offline):

@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from shardset import release, release_parquet
-from shardset.errors import BadInput, CorruptShard, ReleaseError
+from shardset.errors import BadInput, CorruptShard, ReleaseError, RunBusy
 from shardset.files import read_json, sha256_file
 from shardset.images import encode_png, pixel_sha256
 from shardset.manifest import read_manifest, salted_hashes, write_pool_manifest
-from shardset.release import build_release, release_facts
+from shardset.release import build_release, release_facts, whole_folder
 from shardset.shards import PoolShardWriter
 from shardset.tables import read_numbered, read_table, write_table
 from shardset.testing import (
@@ -376,3 +376,17 @@ def test_images_in_parquet_are_pngs_of_the_pools_size(built):
     for image in table["image"].to_pylist():
         with Image.open(io.BytesIO(image["bytes"])) as picture:
             assert (picture.format, picture.size, picture.mode) == ("PNG", (8, 8), "L")
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+    """The second is told; the first goes on, and a third may follow."""
+    with whole_folder(tmp_path / "out") as partial:
+        (partial / "a").write_text("a")
+        with (
+            pytest.raises(RunBusy, match="another process is writing a release into"),
+            whole_folder(tmp_path / "out"),
+        ):
+            pass
+    assert (tmp_path / "out" / "a").read_text() == "a"
+    with whole_folder(tmp_path / "next"):
+        pass

@@ -45,7 +45,7 @@ def samples_of(path):
 
 
 def test_plain_webdataset_reads_the_accepted_samples(built):
-    """In key order, PNG bytes as they are in Parquet, labels as class or JSON."""
+    """In the release's order, PNG bytes as they are in Parquet, labels as class or JSON."""
     copy = build_wds(built.folder)
     rows = rows_of(built.folder)
     classes = isinstance(rows[0]["label"], int)
@@ -183,6 +183,22 @@ def test_a_hostile_member_is_found(tmp_path, members):
 
     (problem,) = verify_release(copy)
     assert problem.startswith(f"{TAR}: member {members[0][0].name!r} ") or "out of order" in problem
+
+
+def test_a_member_whose_header_is_malformed_is_found(tmp_path):
+    """Sparse files are a form of their own, with numbers that Python's reader takes on trust."""
+    copy = build_wds(write_tiny_release(tmp_path).folder).folder
+    info = tarfile.TarInfo("000000000.png")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x"}
+    info.size = 512
+    with tarfile.open(copy / TAR, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(b"no number\n".ljust(512, b"x")))
+    manifest = json.loads((copy / MANIFEST).read_text())
+    entry = next(e for e in manifest["files"] if e["path"] == TAR)
+    entry.update(sha256=sha256_file(copy / TAR), bytes=(copy / TAR).stat().st_size)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+
+    assert verify_release(copy) == [f"{TAR}: not a tar, or a cut one"]
 
 
 def test_a_card_of_the_copy_that_claims_other_files_is_found(tmp_path):

@@ -151,6 +151,19 @@ def test_a_table_with_other_columns_is_refused(folder, change, named):
     assert rewritten(folder, change) == [f"{DATA}: other columns than a release has: {named}"]
 
 
+def test_text_that_is_not_utf_8_is_refused(folder):
+    """Parquet does not look at it."""
+
+    def change(table):
+        place = table.column_names.index("pixel_sha256")
+        offsets, data = np.arange(len(table) + 1, dtype=np.int32), b"\xff" * len(table)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        text = pa.Array.from_buffers(pa.string(), len(table), buffers)
+        return table.set_column(place, "pixel_sha256", text)
+
+    assert rewritten(folder, change) == [f"{DATA}: not Parquet, the manifest says 21 rows"]
+
+
 @pytest.mark.parametrize(
     ("column", "value", "named"),
     [
@@ -238,7 +251,17 @@ def test_a_card_that_claims_other_files_or_columns_is_refused(folder, old, new, 
     assert f"README.md: its {named} are not those of the files of this release" in problems
 
 
-@pytest.mark.parametrize("text", ["# no head", "---\n- a\n---\n", "---\n!!python/name:os\n---\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# no head",
+        "---\n- a\n---\n",
+        "---\n!!python/name:os\n---\n",
+        "---\na: !!bool foo\n---\n",
+        "---\na: !!int ''\n---\n",
+        "---\na: !!timestamp foo\n---\n",
+    ],
+)
 def test_a_card_without_a_head_is_refused(folder, text):
     """It is read as plain YAML."""
     (folder / "README.md").write_text(text)

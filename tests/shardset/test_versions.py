@@ -270,3 +270,12 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
         assert again.manifest_sha256 == built.manifest_sha256
         assert len(digests(again.folder)) == 10
         assert digests(again.folder) == digests(built.folder)
+
+
+def test_a_damaged_parent_is_named(out):
+    """Nothing is compared with it."""
+    (path,) = (out / "v1.0.0" / "data/accepted").glob("*.parquet")
+    path.write_bytes(path.read_bytes()[:-20])
+
+    with pytest.raises(ReleaseError, match=r"v1\.0\.0 is damaged, so no version can follow it"):
+        propose_version(out, **given(out))
