@@ -185,6 +185,24 @@ def diff(
     _call("diff", json, before=before, after=after, from_=from_, to=to)
 
 
+@app.command("review")
+def review(
+    spec: Annotated[
+        str, typer.Argument(help="A run folder, a release folder, or user/name[@vX.Y.Z].")
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the page is served.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    reviewer: Annotated[
+        str | None, typer.Option(help="Who gives the verdicts; the login name if not given.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Look at samples in a browser, judge them, try policies, compare and release."""
+    _call("review", json, spec=spec, port=port, host=host, reviewer=reviewer)
+
+
 @app.command("regenerate")
 def regenerate(
     where: Annotated[

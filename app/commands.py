@@ -193,6 +193,24 @@ def release(
     return facts
 
 
+def propose(run: Path, *, console: Console, selection: str, rejected: bool) -> Result:
+    """The version that a release of a selection would get, its parent, and why."""
+    from app import pipeline, releasing
+
+    resolved = pipeline.recipe_of_run(run, None, ())
+    with pipeline.opened(run, resolved, console=console) as ctx:
+        return asdict(releasing.proposed(ctx, selection, rejected))
+
+
+def review(
+    spec: str, *, console: Console, port: int, host: str, reviewer: str | None = None
+) -> Result:
+    """Where the review app was served, until Ctrl-C; what cannot be reviewed is an error first."""
+    from app.reviewing import serve
+
+    return serve(spec, console=console, port=port, host=host, reviewer=reviewer)
+
+
 def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
     """That nothing in a release, here or on the Hub, or in a run's pool and releases, was changed;
     else `ReleaseError` with what was.

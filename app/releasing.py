@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from app.context import Context, Facts
+from app.selections import review_facts, reviews_for
 from shardset.errors import BadInput, StaleStage
 from shardset.files import canonical_json, read_json, sha256_file
 from shardset.manifest import read_manifest, salted_hashes
 from shardset.plan import read_plan
 from shardset.release import ReleaseFacts, build_release, propose_version, release_facts
 from shardset.release_wds import SUFFIX, build_wds
-from shardset.tables import read_metadata
+from shardset.tables import read_metadata, read_table
 from shardset.verify import verify_release
-from shardset.versions import understated
+from shardset.versions import Proposal, understated
 
 # What the publisher states, in facts of their own beside the recipe.
 STATED = ("license", "citation", "homepage", "generator_repo")
@@ -28,14 +29,8 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     changed, nothing is built.
     """
     run = ctx.run
-    table = run.selections / f"{selection}.parquet"
     lineage = lineage_of(ctx, selection)
-    chosen_by = read_metadata(table).get("groups")
-    if chosen_by not in (None, list(ctx.space.group_names)):
-        raise BadInput(
-            f"{table} was selected by {len(chosen_by)} parts of the label range, the recipe has "
-            f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
-        )
+    given, report = _content(ctx, selection, lineage, include_rejected)
     fields = {
         "selection_sha256": run.stage_facts(f"selections/{selection}")["sha256"],
         "include_rejected": include_rejected,
@@ -44,10 +39,6 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     fields["lineage"]["recipe"] = {
         name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
     }
-    # What is stated or measured later may be in a release but need not: it makes none stale.
-    facts = {**lineage, "check": check_of(ctx, selection)}
-    report = report_of(ctx, selection)
-    given = (run.pool, run.scores, table, facts, include_rejected)
     if version is None:
         proposal = propose_version(run.release, *given, report=report)
         version = proposal.version
@@ -76,6 +67,42 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     plain = _plain(built)
     ctx.finish(stage, fields, {k: v for k, v in plain.items() if k != "folder"})
     return plain
+
+
+def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
+    """The version that a release of the selection would get, and why; nothing is built."""
+    lineage = lineage_of(ctx, selection)
+    given, report = _content(ctx, selection, lineage, include_rejected)
+    return propose_version(ctx.run.release, *given, report=report)
+
+
+def _content(
+    ctx: Context, selection: str, lineage: Facts, include_rejected: bool
+) -> tuple[tuple[Path, Path, Path, Facts, bool], Facts | None]:
+    """What a release is built of, and the report that goes with it."""
+    run = ctx.run
+    table = run.selections / f"{selection}.parquet"
+    chosen_by = read_metadata(table).get("groups")
+    if chosen_by not in (None, list(ctx.space.group_names)):
+        raise BadInput(
+            f"{table} was selected by {len(chosen_by)} parts of the label range, the recipe has "
+            f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
+        )
+    _require_newest_reviews(ctx, selection, table)
+    # What is stated or measured later may be in a release but need not: it makes none stale.
+    facts = {**lineage, "check": check_of(ctx, selection)}
+    given = (run.pool, run.scores, table, facts, include_rejected)
+    return given, report_of(ctx, selection)
+
+
+def _require_newest_reviews(ctx: Context, selection: str, table: Path) -> None:
+    """Raises `StaleStage` where verdicts were given or taken back since the selection was made."""
+    now = review_facts(reviews_for(ctx, selection, read_table(table, ["key"])["key"].to_numpy()))
+    if read_metadata(table).get("reviews") != now.get("reviews"):
+        raise StaleStage(
+            f"{table} was selected before the newest verdicts in {ctx.run.reviews}; select again: "
+            f"cgankd select {ctx.run.path} --name {selection} --redo selections"
+        )
 
 
 def tar_copy(ctx: Context, version: str) -> str:
@@ -182,6 +209,7 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             plain[part]["weights"] = _without_place(plain[part]["weights"])
     values = data.train_pixels.astype(np.float64) / 255
     salt = f"{SALT_LABEL} {recipe.seed} {data.reals.fingerprint[:16]}"
+    chosen_by = read_metadata(run.selections / f"{selection}.parquet")
     parts = {
         "train": data.split.train,
         "validation": data.split.validation,
@@ -200,7 +228,9 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
         "generator_repo": recipe.release.generator_repo,
         "space": data.reals.space.model_dump(mode="json"),
         "recipe": plain,
-        "policy": read_metadata(run.selections / f"{selection}.parquet")["policy"],
+        "policy": chosen_by["policy"],
+        # How many of each verdict: not whose.
+        **({"reviews": chosen_by["reviews"]} if "reviews" in chosen_by else {}),
         "seeds": {"recipe": recipe.seed},
         "normalisation": {
             "mean": [round(float(v), 6) for v in values.mean(axis=(0, 2, 3))],

@@ -15,9 +15,12 @@ from shardset.files import sha256_file
 from shardset.identity import uniforms
 from shardset.labels import ContinuousLabels
 from shardset.plan import Plan, read_plan
+from shardset.reviews import Reviews, read_reviews
 from shardset.tables import read_numbered, write_table
 
 TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
+
+ARMS_WITHOUT_REVIEWS = ("raw", "subsampled", "filtered", "relabelled")
 
 OFF = {"memorised": None, "outliers": None, "duplicates": None, "diversity": "none"}
 
@@ -48,8 +51,9 @@ def select_all(ctx: Context) -> Facts:
     policies = arm_policies(effective_policy(ctx))
     while True:
         scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
+        reviews = {name: reviews_for(ctx, name, scores.key) for name in policies}
         chosen = {
-            name: decide(ctx, scores, plan, policy.model_copy(update=OFF))
+            name: decide(ctx, scores, plan, policy.model_copy(update=OFF), reviews[name])
             for name, policy in policies.items()
         }
         wanted, groups = _top_up(ctx, plan, list(chosen.values()))
@@ -62,9 +66,9 @@ def select_all(ctx: Context) -> Facts:
     for name, policy in policies.items():
         if needs(policy):
             search(ctx)
-            chosen[name] = decide(ctx, scores, plan, policy)
+            chosen[name] = decide(ctx, scores, plan, policy, reviews[name])
     for name, selection in chosen.items():
-        write_selection(ctx, name, policies[name], selection)
+        write_selection(ctx, name, policies[name], selection, reviews[name])
         for problem in selection.problems(ctx.space):
             ctx.console.note(f"{name}: {problem}")
         lever = "pool.per_label" if needs(policies[name]) else "pool.max_factor or policy.accept"
@@ -78,13 +82,38 @@ def select_all(ctx: Context) -> Facts:
 
 
 def select_one(ctx: Context, name: str) -> Facts:
-    """Counts of one selection by the recipe's policy; reads score and neighbour tables alone."""
+    """Counts of one selection by the recipe's policy and what reviewers said; reads score and
+    neighbour tables and the reviews alone.
+    """
     policies = arm_policies(effective_policy(ctx))
     policy = policies.get(name, policies["cgan-kd"])
+    if "selections" in ctx.redo:
+        ctx.redo.discard("selections")
+        ctx.run.drop_stage(f"selections/{name}")  # the others are not what was asked for
     plan = read_plan(ctx.run.pool / "plan.json")
-    selection = decide(ctx, read_scores(ctx), plan, policy)
-    write_selection(ctx, name, policy, selection)
+    scores = read_scores(ctx)
+    reviews = reviews_for(ctx, name, scores.key)
+    selection = decide(ctx, scores, plan, policy, reviews)
+    write_selection(ctx, name, policy, selection, reviews)
     return selection.counts()
+
+
+def reviews_for(ctx: Context, name: str, keys: np.ndarray) -> Reviews | None:
+    """What reviewers decided that a selection of this name heeds; `None` where it heeds none or
+    nothing was decided. `keys` are the pool's, in order.
+
+    The arms with parts of the policy left out heed none: they are there to show what each part
+    does, and people's verdicts would be in all of them.
+    """
+    if name in ARMS_WITHOUT_REVIEWS:
+        return None
+    found = read_reviews(ctx.run.reviews, keys, ctx.space).deciding()
+    return found if len(found.key) else None
+
+
+def review_facts(reviews: Reviews | None) -> Facts:
+    """What a selection's marker and metadata say of the reviews it heeds: none of their authors."""
+    return {} if reviews is None else {"reviews": {"sha256": reviews.sha256(), **reviews.counts()}}
 
 
 def effective_policy(ctx: Context) -> Policy:
@@ -107,7 +136,9 @@ def read_logits(ctx: Context) -> np.ndarray:
     return column.flatten().to_numpy().reshape(len(column), -1)
 
 
-def decide(ctx: Context, scores: Scores, plan: Plan, policy: Policy) -> Selection:
+def decide(
+    ctx: Context, scores: Scores, plan: Plan, policy: Policy, reviews: Reviews | None = None
+) -> Selection:
     """One decision with a reason for every pool sample; the uniform number is the key's own."""
     return select(
         scores,
@@ -116,15 +147,19 @@ def decide(ctx: Context, scores: Scores, plan: Plan, policy: Policy) -> Selectio
         plan.in_first_round(scores.key),
         read_neighbours(ctx) if policy.needs_neighbours else None,
         read_features(ctx) if policy.diversity != "none" else None,
+        reviews,
     )
 
 
-def write_selection(ctx: Context, name: str, policy: Policy, selection: Selection) -> str:
+def write_selection(
+    ctx: Context, name: str, policy: Policy, selection: Selection, reviews: Reviews | None = None
+) -> str:
     """The sha256 of the selection table written under this name."""
     path = ctx.run.selections / f"{name}.parquet"
     fields: Facts = {
         "scores": ctx.run.stage_facts("scores")["sha256"],
         "policy": policy.model_dump(mode="json"),
+        **review_facts(reviews),
     }
     if needs(policy):
         fields["neighbours"] = ctx.run.stage_facts("neighbours")["sha256"]

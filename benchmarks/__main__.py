@@ -6,6 +6,7 @@ import sys
 OUT = sys.argv[1] if len(sys.argv) > 1 else "runs/bench"
 SCRIPTS = (
     ("select_speed",),
+    ("review_speed",),
     ("neighbour_speed",),
     ("planted_faults",),
     ("produce_speed",),

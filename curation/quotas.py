@@ -16,13 +16,15 @@ def beyond_quota(
     policy: Policy,
     in_first_round: np.ndarray,
     features: Features | None,
+    exempt: np.ndarray,
 ) -> tuple[np.ndarray, dict[int, int]]:
     """Bool `[n]`: which of the samples `kept` so far, bool `[n]`, are beyond the quota of their
     group; and what is missing to it, for each group that does not meet it.
 
     By assigned label, also where labels are replaced: all arms then have the same number. The most
     diverse are chosen among the first round's, and where those are too few the lowest keys after
-    them follow, so that a top-up revokes none. `BadInput` for diversity without the features of
+    them follow, so that a top-up revokes none. What is `exempt`, bool `[n]`, counts but is never
+    beyond: a reviewer accepted it. `BadInput` for diversity without the features of
     every sample.
     """
     beyond = np.zeros(len(kept), bool)
@@ -37,14 +39,14 @@ def beyond_quota(
         )
     for group, rows in groups.items():
         own = rows[kept[rows]]
-        first = own[in_first_round[own]]
-        stay = own[: policy.quota]
-        if policy.diversity != "none" and features is not None and len(first) > policy.quota:
-            chosen = most_diverse(
-                features[first], policy.quota, policy.diversity, f"label group {group}"
-            )
+        free = own[~exempt[own]]
+        room = max(policy.quota - (len(own) - len(free)), 0)
+        first = free[in_first_round[free]]
+        stay = free[:room]
+        if policy.diversity != "none" and features is not None and len(first) > room > 0:
+            chosen = most_diverse(features[first], room, policy.diversity, f"label group {group}")
             stay = first[chosen]
-        beyond[own] = True
+        beyond[free] = True
         beyond[stay] = False
         if len(own) < policy.quota:
             shortfall[group] = policy.quota - len(own)

@@ -22,6 +22,7 @@ from curation.subsampling import accepted
 from curation.teacher_filters import agrees, error_limits
 from shardset.errors import BadInput
 from shardset.labels import LabelSpace
+from shardset.reviews import VERDICTS, Reviews
 
 REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "reviewer")
 KEPT = -1
@@ -31,6 +32,7 @@ REMEDIES = {
     "duplicate": "the label has collapsed: train its generator longer, or raise policy.duplicates",
     "memorised": "the generator repeats its training images: give it more, or train it for less",
     "outlier": "look at the status column of the score table, then at policy.outliers",
+    "reviewer": "reviewers rejected them: train the generator longer, or look at them again",
 }
 
 
@@ -139,12 +141,18 @@ def select(
     in_first_round: np.ndarray,
     neighbours: Neighbours | None = None,
     features: Features | None = None,
+    reviews: Reviews | None = None,
 ) -> Selection:
     """The selection of a policy; `uniforms` in (0, 1) belong to the keys, float64 `[n]`.
 
     Each sample has the reason of the first to drop it, in this order: ratio, teacher, memorised,
     outlier, duplicate, quota. `BadInput` for a policy on neighbours without these, and for
     `policy.diversity` without `features`, float `[n, d]` of the net that the ratio stands on.
+
+    `reviews` overrule the policy on the samples that they name, and touch others by the quota
+    alone: reject drops, accept keeps, beyond the quota too, and relabel keeps with its own label. A
+    near-duplicate of a rejected sample stays dropped, since it looks the same. A sample that
+    failed cannot be kept.
     """
     shapes = {a.shape for a in (scores.key, scores.ratio, uniforms, in_first_round)}
     if len(shapes) != 1:
@@ -162,9 +170,38 @@ def select(
     if policy.needs_neighbours:
         fitted |= _drop_by_neighbours(scores, policy, neighbours, reason, in_first_round)
     final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
-    beyond, shortfall = beyond_quota(groups, reason == KEPT, policy, in_first_round, features)
+    exempt = np.zeros(len(reason), bool)
+    if reviews is not None:
+        final, exempt = _overrule(scores, reviews, reason, final)
+    beyond, shortfall = beyond_quota(
+        groups, reason == KEPT, policy, in_first_round, features, exempt
+    )
     reason[beyond] = REASONS.index("quota")
     return Selection(scores.key, reason, final, scores.label, scores.group, fitted, shortfall)
+
+
+def _overrule(
+    scores: Scores, reviews: Reviews, reason: np.ndarray, final: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels `[n]` after the reviewers', and bool `[n]`: what they accepted; sets `reason`."""
+    rows = np.minimum(np.searchsorted(scores.key, reviews.key), len(scores.key) - 1)
+    if (strange := np.flatnonzero(scores.key[rows] != reviews.key)).size:
+        raise BadInput(
+            f"reviews are on key {reviews.key[strange[0]]}, which is not in this pool; move the "
+            "reviews of another pool away"
+        )
+    rejected, relabelled, accepted = (
+        reviews.verdict == VERDICTS.index(name) for name in ("reject", "relabel", "accept")
+    )
+    reason[rows[rejected]] = REASONS.index("reviewer")
+    kept = np.zeros(len(reason), bool)
+    kept[rows[accepted | relabelled]] = True
+    kept &= scores.scored
+    reason[kept] = KEPT
+    final = final.copy()
+    named = relabelled & scores.scored[rows]
+    final[rows[named]] = reviews.label[named]
+    return final, kept
 
 
 def _drop_by_neighbours(

@@ -72,6 +72,10 @@ class RunFolder:
         return self.path / "selections"
 
     @property
+    def reviews(self) -> Path:
+        return self.path / "reviews"
+
+    @property
     def release(self) -> Path:
         return self.path / "release"
 

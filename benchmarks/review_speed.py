@@ -1,0 +1,212 @@
+"""The review app on a million samples in 200 shards: `python -m benchmarks.review_speed`."""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from app.review_data import SCORES
+from app.review_filters import Filter, counted, histogram, matching, ordered, page
+from app.review_images import thumbnails
+from app.review_policy import preview
+from app.review_sample import sample
+from app.review_state import ReviewState
+from curation.neighbour_table import Neighbours, Thresholds
+from curation.policy import Policy
+from curation.selection import Scores, select
+from shardset.identity import uniforms
+from shardset.images import encode_png
+from shardset.labels import ClassLabels
+from shardset.plan import make_plan, write_plan
+from shardset.run_folder import RunFolder
+from shardset.shards import PoolShardWriter, tar_name
+from shardset.tables import read_metadata, read_table, table_name, write_table
+
+SHARDS = 200
+CLASSES = 100
+PAGE = 200
+
+
+def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
+    """A run as the app reads it: plan, pool, scores with logits, neighbours and a selection.
+
+    Every tar is the same file of a few repeated 8 × 8 images, linked, so that a million samples
+    take megabytes; rows, scores and neighbours are written in full.
+    """
+    run, size = RunFolder.open(folder, create=True), rows // shards
+    space = ClassLabels(names=tuple(f"class {label}" for label in range(CLASSES)))
+    plan = make_plan(
+        seed=1,
+        pool_id="0" * 16,
+        shard_size=size,
+        batch=250,
+        threads=1,
+        precision="float32",
+        per_label=dict.fromkeys(range(CLASSES), rows // CLASSES),
+    )
+    write_plan(run.pool / "plan.json", plan)
+    run.record(source={"spec": "none", "space": space.model_dump(mode="json")})
+    run.finish_stage("pool", {}, {"manifest_sha256": "0"})
+    run.finish_stage("ratio", {}, {"problems": []})
+    random = np.random.default_rng(0)
+    pngs = [encode_png(pixels) for pixels in random.integers(256, size=(50, 1, 8, 8), dtype="u1")]
+    with PoolShardWriter(run.pool, 0, "f") as writer:
+        for key in range(size):
+            writer.add(key, pngs[key % len(pngs)], 0, 0, "0" * 64, plan.seed, plan.pool_id)
+    first = read_table(run.pool / table_name(0))
+    metadata = read_metadata(run.pool / table_name(0))
+    columns: dict[str, list[np.ndarray]] = {"ratio": [], "told": [], "error": []}
+    for spec in plan.shards:
+        labels = plan.labels(spec)
+        keys = np.arange(spec.first_key, spec.first_key + spec.count)
+        new = {"key": keys, "shard": np.full(size, spec.index, np.int32), "label": labels}
+        table = first
+        for name, values in {**new, "condition": labels}.items():
+            table = table.set_column(table.column_names.index(name), name, pa.array(values))
+        if spec.index:
+            os.link(run.pool / tar_name(0), run.pool / tar_name(spec.index))
+        write_table(run.pool / table_name(spec.index), table, metadata)
+        logits = random.standard_normal((size, CLASSES), np.float32)
+        logits[np.arange(size), labels] += 4
+        told, ratio = logits.argmax(1), random.lognormal(size=size).astype(np.float32)
+        error = random.exponential(size=size).astype(np.float32)
+        for name, values in {"ratio": ratio, "told": told, "error": error}.items():
+            columns[name].append(values)
+        flat = pa.array(logits.astype(np.float16).ravel())
+        scored = {
+            "key": keys,
+            "label": labels,
+            "density_ratio": ratio,
+            "teacher_label": told,
+            "teacher_error": error,
+            "teacher_entropy": random.random(size, np.float32),
+            "teacher_logits": pa.FixedSizeListArray.from_arrays(flat, CLASSES).cast(
+                pa.list_(pa.float16())
+            ),
+            "status": pa.array(["ok"] * size),
+        }
+        write_table(run.scores / table_name(spec.index), pa.table(scored))
+    run.finish_stage("scores", {}, {"sha256": "0"})
+    labels = np.concatenate([plan.labels(spec) for spec in plan.shards])
+    neighbours = _neighbours(labels, random)
+    write_table(
+        run.path / "neighbours.parquet",
+        neighbours.table(labels),
+        {"thresholds": neighbours.thresholds.as_json()},
+    )
+    write_table(run.neighbours / "columns.parquet", neighbours.columns())
+    run.finish_stage("neighbours", {}, {"pool_sha256": "0", "sha256": "0"})
+    scores = Scores(
+        key=neighbours.key,
+        label=labels,
+        group=labels,
+        ratio=np.concatenate(columns["ratio"]).astype(np.float64),
+        teacher_label=np.concatenate(columns["told"]),
+        teacher_error=np.concatenate(columns["error"]).astype(np.float64),
+        scored=np.ones(rows, bool),
+    )
+    drawn = uniforms(plan.seed, 0, rows, "accept")
+    selection = select(scores, Policy(), drawn, np.ones(rows, bool))
+    path = run.selections / "cgan-kd.parquet"
+    write_table(path, selection.table(), {"policy": Policy().model_dump(mode="json")})
+
+
+def main() -> None:
+    """Prints the seconds of what a reviewer waits for, and the peak memory of a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, help="where the run lies, or is made; a new one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary) / "run"
+        if not (folder / "selections").is_dir():
+            # In a process of its own: making the run is not what is measured.
+            maker = multiprocessing.get_context("spawn").Process(
+                target=write_run, args=(folder, options.rows)
+            )
+            maker.start()
+            maker.join()
+        with tempfile.TemporaryDirectory() as reviews:
+            measure(folder, Path(reviews))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB  (demanded: at most 1.5 GiB)")
+
+
+def measure(folder: Path, reviews: Path) -> None:
+    """Each step as a page does it, against what is demanded of it."""
+    begun = time.perf_counter()
+    state = timed("open", 3, lambda: ReviewState.open(folder, reviews=reviews))
+    subject = state.subject
+
+    def shown(wanted: Filter, by: str, number: int = 0) -> np.ndarray:
+        mask = matching(subject, state.verdict, wanted)
+        return page(ordered(subject, state.verdict, mask, by, True), number, PAGE)
+
+    def first_page() -> None:
+        counted(subject)
+        thumbnails(subject, shown(Filter(), "key"))
+
+    timed(f"first page of {PAGE} thumbnails", 3, first_page)
+    print(f"{time.perf_counter() - begun:5.2f} s  first page with opening (demanded: 3 s)")
+    wanted = Filter(
+        kept=True,
+        ranges=(("teacher_error", 0.1, 1.0), ("density_ratio", 0.5, 3.0)),
+        teacher_disagrees=False,
+        duplicates=True,
+    )
+    timed("filter by four columns, first of them", 1, lambda: shown(wanted, "key"))
+    rows = timed("sort all by a score", 1, lambda: shown(Filter(), "teacher_error"))
+    timed(f"its {PAGE} thumbnails, from {len(set(rows // 5000))} shards", 1,
+          lambda: thumbnails(subject, rows))  # fmt: skip
+    timed("counts and five histograms", 1, lambda: [counted(subject)]
+          + [histogram(subject, score) for score in SCORES])  # fmt: skip
+    timed("one sample with all that is known", 1, lambda: sample(subject, int(rows[0])))
+    timed("one verdict", 1, lambda: state.give(rows[:1], "accept", reviewer="me"))
+    some = np.flatnonzero(subject.duplicate_group >= 0)
+    timed(f"one verdict on {len(some):,}", 3, lambda: state.give(some, "flag", reviewer="me"))
+    for changes in ({"rho": 0.7}, {"accept": 0.3, "quota": 1000}, {"duplicates": "calibrated"},
+                    {"filter": "band", "band_low": 0.2}):  # fmt: skip
+        policy = Policy().model_copy(update=changes)
+        timed(f"policy {changes}", 1, lambda p=policy: preview(subject, p, state.reviews()))
+
+
+def timed(name: str, demanded: float, work: Callable[[], Any]) -> Any:
+    """What the work returns; prints its seconds."""
+    start = time.perf_counter()
+    result = work()
+    print(f"{time.perf_counter() - start:5.2f} s  {name}  (demanded: {demanded} s)")
+    return result
+
+
+def _neighbours(labels: np.ndarray, random: np.random.Generator) -> Neighbours:
+    """As many pairs of near-duplicates as a tenth of the samples."""
+    rows = len(labels)
+    a = np.sort(random.choice(rows - 1, rows // 10, replace=False))
+    bars = {"memorised": 0.99, "duplicates": 0.2, "outliers": 4.0, "loosest": 0.1}
+    return Neighbours(
+        key=np.arange(rows),
+        nearest_real_id=random.integers(5000, size=rows),
+        nearest_real_similarity=random.random(rows, np.float32),
+        nearest_validation_id=random.integers(5000, size=rows),
+        nearest_validation_similarity=random.random(rows, np.float32),
+        outlier=random.exponential(size=rows).astype(np.float32),
+        key_a=a,
+        key_b=a + 1,
+        similarity=random.random(len(a), np.float32),
+        thresholds=Thresholds(
+            **{name: dict.fromkeys(range(CLASSES), bar) for name, bar in bars.items()},
+            centre_distance=dict.fromkeys(range(CLASSES), 1.0),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
