@@ -16,6 +16,8 @@ from app.review_opening import open_subject
 from shardset.errors import BadInput, CgankdError
 
 PAGE = Path(__file__).with_name("review.py")
+# What the pages import takes a second or two, which the first visitor need not wait for.
+SERVER = "import app.review, pandas; from streamlit.web.cli import main; main()"
 SETTINGS = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
@@ -46,7 +48,7 @@ def serve(
             f"listening on {host}: whoever reaches this machine's port {port} can see the samples, "
             "give verdicts and publish with your login"
         )
-    command = [sys.executable, "-m", "streamlit", "run", str(PAGE)]
+    command = [sys.executable, "-c", SERVER, "run", str(PAGE)]
     for name, value in {**SETTINGS, "server.address": host, "server.port": port}.items():
         command.append(f"--{name}={value}")
     command += ["--", spec, "--reviewer", reviewer or _login()]

@@ -7,6 +7,7 @@ OUT = sys.argv[1] if len(sys.argv) > 1 else "runs/bench"
 SCRIPTS = (
     ("select_speed",),
     ("review_speed",),
+    ("review_page",),
     ("neighbour_speed",),
     ("planted_faults",),
     ("produce_speed",),
