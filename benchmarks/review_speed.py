@@ -19,7 +19,7 @@ from app.review_images import thumbnails
 from app.review_policy import preview
 from app.review_sample import sample
 from app.review_state import ReviewState
-from curation.neighbour_table import Neighbours, Thresholds
+from benchmarks.select_speed import near_duplicates
 from curation.policy import Policy
 from curation.selection import Scores, select
 from shardset.identity import uniforms
@@ -96,7 +96,7 @@ def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
         write_table(run.scores / table_name(spec.index), pa.table(scored))
     run.finish_stage("scores", {}, {"sha256": "0"})
     labels = np.concatenate([plan.labels(spec) for spec in plan.shards])
-    neighbours = _neighbours(labels, random)
+    neighbours = near_duplicates(rows, CLASSES, random)
     write_table(
         run.path / "neighbours.parquet",
         neighbours.table(labels),
@@ -184,28 +184,6 @@ def timed(name: str, demanded: float, work: Callable[[], Any]) -> Any:
     result = work()
     print(f"{time.perf_counter() - start:5.2f} s  {name}  (demanded: {demanded} s)")
     return result
-
-
-def _neighbours(labels: np.ndarray, random: np.random.Generator) -> Neighbours:
-    """As many pairs of near-duplicates as a tenth of the samples."""
-    rows = len(labels)
-    a = np.sort(random.choice(rows - 1, rows // 10, replace=False))
-    bars = {"memorised": 0.99, "duplicates": 0.2, "outliers": 4.0, "loosest": 0.1}
-    return Neighbours(
-        key=np.arange(rows),
-        nearest_real_id=random.integers(5000, size=rows),
-        nearest_real_similarity=random.random(rows, np.float32),
-        nearest_validation_id=random.integers(5000, size=rows),
-        nearest_validation_similarity=random.random(rows, np.float32),
-        outlier=random.exponential(size=rows).astype(np.float32),
-        key_a=a,
-        key_b=a + 1,
-        similarity=random.random(len(a), np.float32),
-        thresholds=Thresholds(
-            **{name: dict.fromkeys(range(CLASSES), bar) for name, bar in bars.items()},
-            centre_distance=dict.fromkeys(range(CLASSES), 1.0),
-        ),
-    )
 
 
 if __name__ == "__main__":

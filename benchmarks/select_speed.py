@@ -91,9 +91,16 @@ def pool(rows: int, labels: int) -> Pool:
         teacher_error=random.exponential(size=rows),
         scored=np.ones(rows, bool),
     )
+    neighbours = near_duplicates(rows, labels, random)
+    return Pool(scores, neighbours, random.random(rows), random.random(rows) < 0.8)
+
+
+def near_duplicates(rows: int, labels: int, random: np.random.Generator) -> Neighbours:
+    """Neighbours of `rows` samples with as many pairs of near-duplicates as a tenth of them."""
     a = np.sort(random.choice(rows - 1, rows // 10, replace=False))
-    neighbours = Neighbours(
-        key=scores.key,
+    bars = {"memorised": 0.99, "duplicates": 0.2, "outliers": 4.0, "loosest": 0.1}
+    return Neighbours(
+        key=np.arange(rows),
         nearest_real_id=random.integers(5000, size=rows),
         nearest_real_similarity=random.random(rows, np.float32),
         nearest_validation_id=random.integers(5000, size=rows),
@@ -103,14 +110,10 @@ def pool(rows: int, labels: int) -> Pool:
         key_b=a + 1,
         similarity=random.random(len(a), np.float32),
         thresholds=Thresholds(
-            memorised=dict.fromkeys(range(labels), 0.99),
-            duplicates=dict.fromkeys(range(labels), 0.2),
-            outliers=dict.fromkeys(range(labels), 4.0),
-            loosest=dict.fromkeys(range(labels), 0.0),
+            **{name: dict.fromkeys(range(labels), bar) for name, bar in bars.items()},
             centre_distance=dict.fromkeys(range(labels), 1.0),
         ),
     )
-    return Pool(scores, neighbours, random.random(rows), random.random(rows) < 0.8)
 
 
 if __name__ == "__main__":

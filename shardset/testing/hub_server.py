@@ -71,12 +71,10 @@ class LoopbackHub:
         return f"http://{HOST}:{self.port}"
 
     def __enter__(self) -> "LoopbackHub":
-        self._held.enter_context(RunFolder.open(self.folder, create=True).lock())
-        try:
+        with ExitStack() as held:
+            held.enter_context(RunFolder.open(self.folder, create=True).lock())
             self.start()
-        except BaseException:
-            self._held.close()
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
