@@ -1,7 +1,5 @@
 """The report says what the numbers say, in one page that needs nothing else."""
 
-import io
-import itertools
 import json
 import re
 from collections import Counter
@@ -11,97 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from PIL import Image
 
 from app.report import report_json, summary, write_report
-from app.report_drawing import COLOURS, SERIES
 from app.report_facts import (
-    Along,
     ArmResult,
     Curve,
     ImageGrid,
-    LabelFacts,
     PairedDifference,
-    ReportFacts,
     TeacherFacts,
     metric_of,
     paired_difference,
 )
-from app.report_figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
-from app.report_page import dot_plot, flattened, group_bars, unbroken
+from app.report_page import unbroken
 from shardset.labels import ClassLabels, ContinuousLabels
-
-
-def facts_of_a_run() -> ReportFacts:
-    """A small run with every part of a report, made up."""
-    random = np.random.default_rng(0)
-    steps = np.arange(400)
-    return ReportFacts(
-        title="digits",
-        space=ClassLabels(names=("cat", "dog")),
-        arms={
-            "no-kd": ArmResult((80.0, 82.0, 84.0), 500, 32_000, 0.05, 83.1),
-            "cgan-kd": ArmResult((83.0, 85.0, 88.0), 500, 32_000, 0.1, note="no ratio"),
-        },
-        teacher=TeacherFacts("convnet-80k", "all", 96.0),
-        kept=(30, 10),
-        selection_sha256="5" * 64,
-        dropped={"ratio": (10, 0), "teacher": (0, 10), "outlier": (0, 0)},
-        density_ratio=np.append(np.exp(random.normal(size=57)), [0.0, 0.0, np.nan]),
-        teacher_error=np.append(random.exponential(size=59), np.nan),
-        was_kept=np.arange(60) < 40,
-        ratio_diagnostics=({"label": 0, "mean_generated": 1.02}, {"label": 1, "largest": np.inf}),
-        ratio_problems=("dog: mean ratio is 0.31",),
-        curves=(
-            Curve("generator: loss", "generator", steps, random.normal(size=400)),
-            Curve("generator: loss", "discriminator", steps, random.normal(size=400)),
-            Curve("teacher: loss", "teacher", steps, np.exp(-steps / 50) + 1e-3),
-        ),
-        grids=(ImageGrid("dropped: ratio", np.zeros((5, 1, 8, 8), np.uint8), "least likely"),),
-        seconds={"produce": 90.0, "score": 5.0},
-        peak_memory_bytes=3 * 2**29,
-        run={"version": "0.1.0", "libraries": {"torch": "2.13.0"}, "seeds": [0, 1, 2]},
-        recipe="seed: 0\n",
-        warnings=("more seeds would help",),
-    )
-
-
-DEGREES = ContinuousLabels(unit="degrees", low=-60.0, high=60.0, groups=4)
-
-
-def facts_of_a_continuous_run() -> ReportFacts:
-    """A small run with a continuous label and every part of its report, made up."""
-    random = np.random.default_rng(0)
-    pool = np.linspace(-60, 60, 60)
-    middles = np.array([-45.0, -15.0, 15.0, 45.0])
-    return replace(
-        facts_of_a_run(),
-        title="rotated-digits",
-        space=DEGREES,
-        arms={
-            "no-kd": ArmResult((6.0, 6.2, 6.4), 500, 32_000, 0.05, 6.1),
-            "cgan-kd": ArmResult((3.6, 3.7, 4.1), 500, 32_000, 0.1),
-        },
-        teacher=TeacherFacts("vgg19", "all", 1.52),
-        kept=(10, 10, 10, 10),
-        dropped={"ratio": (5, 0, 0, 5), "teacher": (0, 5, 5, 0)},
-        ratio_diagnostics=({"label": 0, "mean_generated": 1.02},),
-        ratio_problems=("−60 … −30: mean ratio is 0.31",),
-        labels=LabelFacts(
-            real=random.uniform(-60, 60, 30),
-            pool=pool,
-            kept=pool[:40] + 0.5,
-            mae={"no-kd": np.array([7.0, 5.0, np.nan, 8.0]), "cgan-kd": np.full(4, 3.8)},
-            fidelity=Along(middles, middles**2, middles**2 / 2, (12.3, 6.15), "features of a net"),
-            score=Along(middles, np.full(4, 5.0), np.full(4, np.nan), (5.0, 2.5), "its windows"),
-        ),
-        grids=(
-            ImageGrid("low to high", np.zeros((4, 1, 16, 16), np.uint8), "kept", 4, ("−60",) * 4),
-        ),
-    )
+from tests.app.small_report import DEGREES, facts_of_a_continuous_run, facts_of_a_run
 
 
 class Page(HTMLParser):
@@ -460,78 +383,6 @@ def test_facts_that_do_not_fit_together_are_refused() -> None:
         replace(facts_of_a_run(), labels=facts.labels)
 
 
-@given(
-    arrays.arrays(
-        np.uint8,
-        st.tuples(st.integers(1, 7), st.sampled_from([1, 3]), *[st.integers(8, 50)] * 2),
-    ),
-    st.integers(1, 4),
-)
-@settings(max_examples=30, deadline=None)
-def test_a_grid_holds_every_image_unchanged(pixels: np.ndarray, columns: int) -> None:
-    """Row by row, with a see-through gap; nothing is resized."""
-    figure = draw_grid(ImageGrid("kept", pixels, "", columns))
-
-    canvas = np.asarray(Image.open(io.BytesIO(figure.png)))
-    seen = np.ones(canvas.shape[:2], bool)
-    _, _, height, width = pixels.shape
-    gap = max(1, width // 24)
-    for index, image in enumerate(pixels):
-        top = index // columns * (height + gap)
-        left = index % columns * (width + gap)
-        place = canvas[top : top + height, left : left + width]
-        np.testing.assert_array_equal(
-            place[..., :3], np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
-        )
-        assert (place[..., 3] == 255).all()
-        seen[top : top + height, left : left + width] = False
-    assert (canvas[seen] == 0).all()
-
-
-def test_figures_take_every_colour_from_the_page() -> None:
-    """So they are as readable in the dark as in the light; settings outside stay as they were."""
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    both = (facts_of_a_run(), facts_of_a_continuous_run())
-    classes, numbers = ([f for f in draw_figures(facts) if f.kind != "grid"] for facts in both)
-    drawn = classes + numbers
-
-    assert [figure.name for figure in classes] == [
-        "density-ratio",
-        "teacher-error",
-        "curves-1-generator-loss",
-        "curves-2-teacher-loss",
-    ]
-    assert [figure.name for figure in numbers if figure.kind == "label"] == [
-        "label-histogram",
-        "label-teacher-error",
-        "label-fidelity",
-        "label-score",
-        "label-mae",
-    ]
-    for figure in drawn:
-        assert re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;\"' ])", figure.svg) == []
-        assert set(re.findall(r"var\(--(\w+)\)", figure.svg)) <= set(COLOURS)
-        assert Image.open(io.BytesIO(figure.png)).size[0] == 1000
-    assert dict(matplotlib.rcParams) == before
-
-
-@pytest.mark.parametrize("theme", [0, 1])
-def test_colours_can_be_told_from_the_ground_in_both_themes(theme: int) -> None:
-    """WCAG 2.1: 4.5 to 1 for text, 3 to 1 for what is drawn; no colour stands for two."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    for name, ground in itertools.product(("ink", "muted", *SERIES), ("page", "card")):
-        light, dark = sorted((luminance(COLOURS[n][theme]) for n in (name, ground)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= (4.5 if name in ("ink", "muted") else 3)
-    assert len({pair[theme] for pair in COLOURS.values()}) == len(COLOURS)
-
-
 @pytest.mark.parametrize(
     "ratio", [np.zeros(60), np.ones(60), np.full(60, np.nan), np.append(np.ones(59), 1e30)]
 )
@@ -567,39 +418,3 @@ def test_a_continuous_run_with_nothing_to_show_still_gives_a_report(tmp_path: Pa
     )
 
     assert Page(write_report(tmp_path, facts).read_text()).open == []
-
-
-def test_long_curves_are_averaged_and_gaps_left_out() -> None:
-    """A constant stays constant and a line stays a line, whatever the number of points."""
-    steps = np.arange(10 * POINTS, dtype=float)
-    values = np.where(steps % 7 == 0, np.nan, 5.0)
-
-    figure = draw_curves("loss", [Curve("loss", "a", steps, values)])
-
-    (path,) = re.findall(r'<path d="([^"]*)" clip-path', figure.svg)[-1:]
-    heights = {float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)}
-    assert max(heights) - min(heights) < 1e-6
-
-
-@given(st.floats(0, 100), st.floats(0, 100))
-def test_the_axis_covers_its_values_with_few_round_numbers(a: float, b: float) -> None:
-    """Every dot stands between the first and the last mark."""
-    low, high = sorted((a, b))
-    marks = ticks(low, high)
-
-    assert marks[0] <= low + 1e-6
-    assert marks[-1] >= high - 1e-6
-    assert 2 <= len(marks) <= 8
-
-
-def test_dots_and_bars_stand_where_their_numbers_say() -> None:
-    """Positions are percent of the axis, widths percent of the largest class."""
-    facts = facts_of_a_run()
-    plot = dot_plot(facts)
-
-    assert [text for _, text in plot["ticks"]] == ["80", "82", "84", "86", "88"]
-    assert plot["baseline"] == 25.0
-    assert plot["rows"][1]["dots"] == [37.5, 62.5, 100.0]
-    assert group_bars(facts)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
-    assert group_bars(facts)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
-    assert list(flattened({"a": {"b": [1, 2]}, "c": None})) == [("a.b", "1, 2"), ("c", "–")]
