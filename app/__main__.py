@@ -1,6 +1,6 @@
-"""`python -m app` is `cgankd`."""
+"""`python -m cgankd.app` is `cgankd`."""
 
-from app.cli import main
+from cgankd.app.cli import main
 
 if __name__ == "__main__":
     main()

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from app.recipe import Recipe
-from shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.app.recipe import Recipe
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 
 def advise(validation: Mapping[str, np.ndarray], recipe: Recipe, space: LabelSpace) -> list[str]:

@@ -36,12 +36,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 def _call(command: str, json: bool, **arguments: Any) -> None:
     """Runs a function of `app.commands`; its errors become one line and an exit code."""
-    from app.console import Console
-    from shardset.errors import CgankdError
+    from cgankd.app.console import Console
+    from cgankd.shardset.errors import CgankdError
 
     console = Console(json=json)
     try:
-        from app import commands
+        from cgankd.app import commands
 
         result = getattr(commands, command)(console=console, **arguments)
     except CgankdError as error:
@@ -428,16 +428,6 @@ def recipes(
 ) -> None:
     """List the presets, or print one."""
     _call("recipes", json, name=name)
-
-
-@app.command("hub")
-def hub(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    folder: Annotated[Path, typer.Option(help="Where the repositories lie.")] = Path("runs/hub"),
-    json: JsonOption = False,
-) -> None:
-    """Serve a Hub on this machine, to try publishing without an account, until Ctrl-C."""
-    _call("hub", json, port=port, folder=folder)
 
 
 @app.command("doctor")

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.console import Console
-from app.engine import Backend
-from shardset.errors import BadInput, ReleaseError
+from cgankd.app.console import Console
+from cgankd.app.engine import Backend
+from cgankd.shardset.errors import BadInput, ReleaseError
 
 Result = dict[str, Any]
 
@@ -29,13 +29,13 @@ def run(
     dry_run: bool = False,
 ) -> Result:
     """What the report says of the whole pipeline, run or continued in `out`."""
-    from app import pipeline
-    from app.recipe import load_recipe
+    from cgankd.app import pipeline
+    from cgankd.app.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides)
     folder = out or Path("runs") / resolved.name
     if dry_run:
-        from app.estimate import dry_run as estimated
+        from cgankd.app.estimate import dry_run as estimated
 
         return estimated(resolved, folder, device=device, workers=workers, console=console)
     with pipeline.opened(
@@ -63,7 +63,7 @@ def stage(
     redo: Sequence[str] = (),
 ) -> Result:
     """The facts of one stage of a run folder; `recipe` begins a new folder."""
-    from app import pipeline
+    from cgankd.app import pipeline
 
     resolved = pipeline.recipe_of_run(run, recipe, overrides)
     with pipeline.opened(
@@ -87,8 +87,8 @@ def select(
     redo: Sequence[str] = (),
 ) -> Result:
     """How many samples a policy keeps and why it drops the others, from the score table alone."""
-    from app import pipeline
-    from app.selections import select_one
+    from cgankd.app import pipeline
+    from cgankd.app.stages.selections import select_one
 
     resolved = pipeline.recipe_of_run(run, None, overrides)
     with pipeline.opened(run, resolved, console=console, redo=redo) as ctx:
@@ -106,7 +106,7 @@ def diff(
     to: str = "cgan-kd",
 ) -> Result:
     """What changed between two releases or selections of run folders, and why."""
-    from app.differing import changed
+    from cgankd.app.diff import changed
 
     return changed(str(before), None if after is None else str(after), from_, to, console)
 
@@ -122,7 +122,7 @@ def regenerate(
     generator: Path | None = None,
 ) -> Result:
     """Samples of a run or release made again, to a folder or to be compared with their record."""
-    from app.regenerating import regenerate as again
+    from cgankd.app.regenerating import regenerate as again
 
     return again(
         str(where),
@@ -146,8 +146,8 @@ def check(
     backend: Backend = "processes",
 ) -> Result:
     """What a selection is like by a net that judges it; `CheckFailed` where a threshold breaks."""
-    from app import pipeline
-    from app.checking import check as checked
+    from cgankd.app import pipeline
+    from cgankd.app.stages.check import check as checked
 
     resolved = pipeline.recipe_of_run(run, None, overrides)
     with pipeline.opened(
@@ -172,8 +172,9 @@ def release(
     last one decides, and where nothing did, nothing is built. `overrides` may set the recipe's
     `card` and `release`, which no stage before read.
     """
-    from app import pipeline, releasing
-    from shardset.h5_export import write_fake_h5
+    from cgankd.app import pipeline
+    from cgankd.app.stages import release as releasing
+    from cgankd.shardset.release.h5_export import write_fake_h5
 
     for override in overrides:
         if not override.startswith(("card.", "release.")):
@@ -195,7 +196,8 @@ def release(
 
 def propose(run: Path, *, console: Console, selection: str, rejected: bool) -> Result:
     """The version that a release of a selection would get, its parent, and why."""
-    from app import pipeline, releasing
+    from cgankd.app import pipeline
+    from cgankd.app.stages import release as releasing
 
     resolved = pipeline.recipe_of_run(run, None, ())
     with pipeline.opened(run, resolved, console=console) as ctx:
@@ -206,7 +208,7 @@ def review(
     spec: str, *, console: Console, port: int, host: str, reviewer: str | None = None
 ) -> Result:
     """Where the review app was served, until Ctrl-C; what cannot be reviewed is an error first."""
-    from app.reviewing import serve
+    from cgankd.app.review.serve import serve
 
     return serve(spec, console=console, port=port, host=host, reviewer=reviewer)
 
@@ -215,9 +217,9 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
     """That nothing in a release, here or on the Hub, or in a run's pool and releases, was changed;
     else `ReleaseError` with what was.
     """
-    from shardset.manifest import write_pool_manifest
-    from shardset.plan import read_plan
-    from shardset.verify import verify_release
+    from cgankd.shardset.pool.plan import read_plan
+    from cgankd.shardset.release.manifest import write_pool_manifest
+    from cgankd.shardset.release.verify import verify_release
 
     path = Path(spec).expanduser()
     if (path / "recipe.yaml").is_file():
@@ -226,11 +228,11 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
             write_pool_manifest(path / "pool", read_plan(path / "pool" / "plan.json"))
             console.note(f"{path / 'pool'}: every shard is as its marker says")
     else:
-        from shardset.hub_id import HubId, release_at
+        from cgankd.shardset.hub.ids import HubId, release_at
 
         where = release_at(spec)
         if isinstance(where, HubId):
-            from app.publishing import verify_on_hub
+            from cgankd.app.publishing import verify_on_hub
 
             return verify_on_hub(spec, console=console, offline=offline)
         folders = [where]
@@ -257,7 +259,7 @@ def publish(
     allow_failures: bool = False,
 ) -> Result:
     """What was published, or with `dry_run` would be: files, bytes and the version's commit."""
-    from app.publishing import publish_release
+    from cgankd.app.publishing import publish_release
 
     return publish_release(
         folder,
@@ -274,16 +276,16 @@ def publish(
 
 def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Result:
     """Where a verified copy of a release now lies, and the commit that it is of."""
-    from app.publishing import pull as pulled
+    from cgankd.app.publishing import pull as pulled
 
     return pulled(spec, out, console=console, offline=offline)
 
 
 def info(path: Path, *, console: Console) -> Result:
     """What a run or release folder holds."""
-    from shardset.manifest import MANIFEST
-    from shardset.release import release_facts
-    from shardset.run_folder import STAGES, RunFolder
+    from cgankd.shardset.pool.run_folder import STAGES, RunFolder
+    from cgankd.shardset.release.build import release_facts
+    from cgankd.shardset.release.manifest import MANIFEST
 
     if (path / MANIFEST).is_file():
         facts = {
@@ -308,7 +310,7 @@ def info(path: Path, *, console: Console) -> Result:
 
 def recipes(*, console: Console, name: str | None = None) -> Result:
     """The presets, or the YAML of one."""
-    from app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
+    from cgankd.app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
 
     if name is not None:
         recipe = load_recipe(name)
@@ -332,30 +334,13 @@ def recipes(*, console: Console, name: str | None = None) -> Result:
     return {preset: recipe.model_dump(mode="json") for preset, recipe in presets.items()}
 
 
-def hub(port: int, folder: Path, *, console: Console) -> Result:
-    """Where the repositories of a Hub on this machine lie, after it served until Ctrl-C."""
-    from contextlib import suppress
-    from threading import Event
-
-    from shardset.testing.hub_server import LoopbackHub
-
-    with suppress(KeyboardInterrupt), LoopbackHub(folder, port=port) as served:
-        console.note(f"{served.endpoint} serves {folder} until Ctrl-C; in another terminal:")
-        console.note(f"export HF_ENDPOINT={served.endpoint}")
-        console.note("export HF_HUB_DISABLE_XET=1")
-        console.note("export HF_TOKEN=any")
-        console.note(f"cgankd publish runs/NAME/release/v1.0.0 {served.user}/NAME")
-        Event().wait()
-    return {"folder": str(folder)}
-
-
 def doctor(*, console: Console) -> Result:
     """What this machine has for a run."""
     from importlib.util import find_spec
 
     import torch
 
-    from app.context import machine_facts
+    from cgankd.app.context import machine_facts
 
     facts: Result = {
         **machine_facts(),
@@ -386,7 +371,7 @@ def train_student(
     cache: Path | None = None,
 ) -> Result:
     """Figures of one student trained from a release; its weights lie in `out`."""
-    from app.train_from_release import Reading, train
+    from cgankd.app.train_from_release import Reading, train
 
     return train(
         dataset,
@@ -406,7 +391,7 @@ def evaluate(
     model: Path, source: str, *, console: Console, overrides: Sequence[str], device: str
 ) -> Result:
     """A trained network's accuracy, or mean error, on the test images of a source."""
-    from app.evaluating import evaluate as measured
+    from cgankd.app.evaluating import evaluate as measured
 
     return measured(model, source, console=console, overrides=overrides, device=device)
 
@@ -421,7 +406,7 @@ def publish_student(
     license: str | None = None,
 ) -> Result:
     """Where a trained student is on the Hub, as a version, and which files that took."""
-    from app.publishing_student import publish_student as published
+    from cgankd.app.publishing_student import publish_student as published
 
     return published(
         student, target, console=console, private=private, dry_run=dry_run, license=license

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from shardset.errors import BadInput, ReleaseError
-from shardset.files import read_json
-from shardset.hub_read import Opened, opened
-from shardset.labels import ClassLabels, LabelSpace
-from shardset.manifest import CURATION, REPORT
-from shardset.plan import read_plan
-from shardset.release_tables import SCORES
-from shardset.run_folder import RunFolder
-from shardset.tables import read_metadata, read_table
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.files import read_json
+from cgankd.shardset.hub.read import Opened, opened
+from cgankd.shardset.labels import ClassLabels, LabelSpace
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.release.manifest import CURATION, REPORT
+from cgankd.shardset.release.tables import SCORES
+from cgankd.shardset.tables import read_metadata, read_table
 
 DECISIONS = ("key", "kept", "reason", "label", "original_label")
 NO_METRICS = ("policy", "scores", "neighbours", "groups", "labels")  # told elsewhere, or hashes

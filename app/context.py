@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from app.console import Console
-from app.engine import Backend, map_jobs
-from app.recipe import Recipe, recipe_yaml
-from shardset.errors import BadInput
-from shardset.files import atomic_path, write_bytes
-from shardset.labels import LabelSpace
-from shardset.run_folder import RunFolder
-from shardset.sources import RealImages, read_source
-from shardset.splits import RealData, split_reals
-from student.teacher import Teacher, load_teacher
+from cgankd.app.console import Console
+from cgankd.app.engine import Backend, map_jobs
+from cgankd.app.recipe import Recipe, recipe_yaml
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import atomic_path, write_bytes
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.sources.read import RealImages, read_source
+from cgankd.shardset.splits import RealData, split_reals
+from cgankd.student.teacher import Teacher, load_teacher
 
 Precision = Literal["float32", "bfloat16"]
 Facts = dict[str, Any]
@@ -234,7 +234,7 @@ def machine_facts() -> dict[str, Any]:
 
     packages = ("torch", "numpy", "datasets", "huggingface_hub", "webdataset", "pyarrow", "Pillow")
     return {
-        "version": version("cgan-kd"),
+        "version": version("cgankd"),
         "commit": _commit(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -244,7 +244,7 @@ def machine_facts() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of the clone this package is installed from, if it is one."""
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
     result = subprocess.run(

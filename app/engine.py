@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Literal, TypeVar, get_args
 
-from shardset.errors import BadInput, CgankdError
+from cgankd.shardset.errors import BadInput, CgankdError
 
 Backend = Literal["serial", "processes", "ray"]
 Ended = Generator[tuple[int, Any], None, None]  # the index and result of each job as it ends
@@ -120,7 +120,7 @@ def _ray(
         from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
     except ModuleNotFoundError as error:
         raise BadInput(
-            "backend 'ray' needs the extra of that name: pip install 'cgan-kd[ray]'"
+            "backend 'ray' needs the extra of that name: pip install 'cgankd[ray]'"
         ) from error
 
     with _ray_cluster(workers * threads):

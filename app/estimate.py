@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.console import Console, duration
-from app.context import Context, Facts, open_device
-from app.neighbouring import needs
-from app.pipeline import describe
-from app.recipe import Recipe, recipe_yaml
-from app.stages import pool_labels
-from curation.pool_features import MOST
-from generator.train import train_generator
-from shardset.labels import ContinuousLabels
-from shardset.run_folder import RunFolder
-from student.arms import ARMS
-from student.batches import TrainingData
-from student.train import StudentTraining, train_network
+from cgankd.app.console import Console, duration
+from cgankd.app.context import Context, Facts, open_device
+from cgankd.app.pipeline import describe
+from cgankd.app.recipe import Recipe, recipe_yaml
+from cgankd.app.stages.build import pool_labels
+from cgankd.app.stages.neighbours import needs
+from cgankd.curation.neighbours.pool_features import MOST
+from cgankd.generator.train import train_generator
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.student.arms import ARMS
 
 FEW, MORE = 3, 13  # steps; the difference leaves out what happens once
 PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs

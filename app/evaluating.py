@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from app.console import Console
-from app.context import Facts, open_device
-from app.recipe import with_overrides
-from shardset.errors import BadInput, CorruptShard
-from shardset.files import write_json
-from shardset.labels import ContinuousLabels, LabelSettings, LabelSpace
-from shardset.sources import SourceColumns, read_source
-from shardset.splits import Budget, split_reals
-from shardset.weights import weights_sha256
-from student.evaluate import measures, outputs_of
-from student.networks import load_network
+from cgankd.app.console import Console
+from cgankd.app.context import Facts, open_device
+from cgankd.app.recipe import with_overrides
+from cgankd.nets.networks import load_network
+from cgankd.shardset.errors import BadInput, CorruptShard
+from cgankd.shardset.files import write_json
+from cgankd.shardset.labels import ContinuousLabels, LabelSettings, LabelSpace
+from cgankd.shardset.sources.read import SourceColumns, read_source
+from cgankd.shardset.splits import Budget, split_reals
+from cgankd.shardset.weights import weights_sha256
+from cgankd.student.evaluate import measures, outputs_of
 
 EVALUATION = "evaluation.json"
 

@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 
-from app import releasing, reporting, stages
-from app.advice import advise
-from app.console import Console
-from app.context import Context, Facts, machine_facts, open_device
-from app.engine import Backend
-from app.neighbouring import neighbours_stage
-from app.recipe import Recipe, load_recipe
-from app.selections import select_all
-from app.students import ArmSearch, write_arrays
-from shardset.errors import BadInput
-from shardset.labels import ContinuousLabels
-from shardset.run_folder import STAGES, RunFolder
+from cgankd.app.advice import advise
+from cgankd.app.console import Console
+from cgankd.app.context import Context, Facts, machine_facts, open_device
+from cgankd.app.engine import Backend
+from cgankd.app.recipe import Recipe, load_recipe
+from cgankd.app.stages import build as stages
+from cgankd.app.stages import release as releasing
+from cgankd.app.stages import report as reporting
+from cgankd.app.stages.neighbours import neighbours_stage
+from cgankd.app.stages.selections import select_all
+from cgankd.app.stages.students import ArmSearch, write_arrays
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.pool.run_folder import STAGES, RunFolder
 
 VERSION = "v1.0.0"
 

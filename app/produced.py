@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shardset.errors import CorruptShard, ReleaseError
-from shardset.hub_read import Opened, opened
-from shardset.manifest import MANIFEST
-from shardset.plan import Plan, Segment, read_plan
-from shardset.release_tables import SCORES
-from shardset.run_folder import RunFolder
-from shardset.tables import read_numbered, read_table
+from cgankd.shardset.errors import CorruptShard, ReleaseError
+from cgankd.shardset.hub.read import Opened, opened
+from cgankd.shardset.pool.plan import Plan, Segment, read_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.release.manifest import MANIFEST
+from cgankd.shardset.release.tables import SCORES
+from cgankd.shardset.tables import read_numbered, read_table
 
 COLUMNS = ("key", "condition", "status", "pixel_sha256")
 

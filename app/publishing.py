@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.console import Console
-from shardset.errors import BadInput, CheckFailed, ReleaseError
-from shardset.files import sha256_file
-from shardset.hub_client import Hub
-from shardset.hub_id import hub_id
-from shardset.hub_pins import Pin, write_pin
-from shardset.hub_publish import (
+from cgankd.app.console import Console
+from cgankd.shardset.errors import BadInput, CheckFailed, ReleaseError
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.ids import Pin, hub_id, write_pin
+from cgankd.shardset.hub.publish import (
     LocalFile,
     Publication,
     local_file,
@@ -20,9 +19,9 @@ from shardset.hub_publish import (
     publish,
     release_files,
 )
-from shardset.hub_read import copy_release, link_or_copy, opened
-from shardset.manifest import MANIFEST, Manifest, read_manifest
-from shardset.verify import verify_release
+from cgankd.shardset.hub.read import copy_release, link_or_copy, opened
+from cgankd.shardset.release.manifest import MANIFEST, Manifest, read_manifest
+from cgankd.shardset.release.verify import verify_release
 
 Facts = dict[str, Any]
 

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.console import Console
-from app.context import Facts
-from app.evaluating import Evaluation, read_evaluation
-from shardset.card import LICENSE, rendered, yaml_text
-from shardset.errors import BadInput, CheckpointError
-from shardset.files import write_bytes
-from shardset.hub_client import Hub
-from shardset.hub_id import hub_id
-from shardset.hub_publish import LocalFile, local_file, plan_publication, publish
-from shardset.manifest import CARD
-from shardset.versions import FIRST, numbers_of
-from shardset.weights import CONFIG, WEIGHTS, weights_sha256
-from student.networks import load_network
+from cgankd.app.console import Console
+from cgankd.app.context import Facts
+from cgankd.app.evaluating import Evaluation, read_evaluation
+from cgankd.nets.networks import load_network
+from cgankd.shardset.errors import BadInput, CheckpointError
+from cgankd.shardset.files import write_bytes
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.ids import hub_id
+from cgankd.shardset.hub.publish import LocalFile, local_file, plan_publication, publish
+from cgankd.shardset.release.card import LICENSE, rendered, yaml_text
+from cgankd.shardset.release.manifest import CARD
+from cgankd.shardset.release.versions import FIRST, numbers_of
+from cgankd.shardset.weights import CONFIG, WEIGHTS, weights_sha256
 
 
 def publish_student(

@@ -11,16 +11,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curation.neighbours import NeighbourConfig
-from curation.policy import Policy
-from curation.ratio_config import RatioConfig
-from generator.config import GeneratorConfig, GeneratorTraining
-from shardset.errors import RecipeError
-from shardset.labels import LabelSettings
-from shardset.sources import SourceColumns
-from shardset.splits import Budget
-from student.arms import ARMS, arms_of
-from student.train import StudentTraining
+from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.neighbours.find import NeighbourConfig
+from cgankd.curation.policies.policy import Policy
+from cgankd.generator.config import GeneratorConfig, GeneratorTraining
+from cgankd.nets.training import StudentTraining
+from cgankd.shardset.errors import RecipeError
+from cgankd.shardset.labels import LabelSettings
+from cgankd.shardset.sources.read import SourceColumns
+from cgankd.shardset.splits import Budget
+from cgankd.student.arms import ARMS, arms_of
 
 
 class Record(BaseModel):
@@ -207,13 +207,13 @@ def nearest(name: str, valid: Sequence[str] | Any) -> str:
 
 def preset_names() -> list[str]:
     """The names of the recipes inside the package."""
-    folder = resources.files("app") / "recipes"
+    folder = resources.files("cgankd.app") / "recipes"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name != "__init__.py")
 
 
 def preset_text(name: str) -> str:
     """The YAML text of a recipe inside the package."""
-    return (resources.files("app") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    return (resources.files("cgankd.app") / "recipes" / f"{name}.yaml").read_text("utf-8")
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

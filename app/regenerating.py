@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from app.console import Console
-from app.produced import Produced, produced_in
-from generator.produce import PIXEL_LIBRARIES, made_again
-from shardset.errors import BadInput, CheckpointError, ReleaseError
-from shardset.files import write_bytes
-from shardset.hub_client import Hub
-from shardset.identity import key_text
-from shardset.images import encode_pngs, pixel_sha256
-from shardset.weights import CONFIG, WEIGHTS, weights_sha256
+from cgankd.app.console import Console
+from cgankd.app.produced import Produced, produced_in
+from cgankd.generator.produce import PIXEL_LIBRARIES, made_again
+from cgankd.shardset.errors import BadInput, CheckpointError, ReleaseError
+from cgankd.shardset.files import write_bytes
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.identity import key_text
+from cgankd.shardset.images import encode_pngs, pixel_sha256
+from cgankd.shardset.weights import CONFIG, WEIGHTS, weights_sha256
 
 SHOWN = 5  # keys in one line
 

@@ -6,27 +6,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.console import Console
-from app.context import Facts, open_device, resolve_precision, write_metrics
-from app.recipe import Recipe, recipe_of, with_overrides
-from shardset.accepted import accepted_files, read_rows
-from shardset.decoded import decoded_pixels
-from shardset.errors import BadInput, ReleaseError
-from shardset.files import derive_seed, sha256_file
-from shardset.hub_client import Hub
-from shardset.hub_id import release_at
-from shardset.hub_read import Opened, opened
-from shardset.labels import ContinuousLabels, LabelSpace
-from shardset.manifest import MANIFEST, Manifest, salted_hashes
-from shardset.release_tables import ACCEPTED
-from shardset.sources import read_source
-from shardset.splits import RealData, split_reals
-from shardset.streamed import WINDOW_FILES, Stream, from_folder, from_hub
-from student.batches import TrainingData
-from student.checkpoint import EVERY_SECONDS, Checkpoint
-from student.losses import Hinton
-from student.networks import save_network
-from student.train import StudentTraining, train_network
+from cgankd.app.console import Console
+from cgankd.app.context import Facts, open_device, resolve_precision, write_metrics
+from cgankd.app.recipe import Recipe, recipe_of, with_overrides
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.checkpoint import EVERY_SECONDS, Checkpoint
+from cgankd.nets.losses import Hinton
+from cgankd.nets.networks import save_network
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.files import derive_seed, sha256_file
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.ids import release_at
+from cgankd.shardset.hub.read import Opened, opened
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.release.accepted import accepted_files, read_rows
+from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.manifest import MANIFEST, Manifest, salted_hashes
+from cgankd.shardset.release.streamed import WINDOW_FILES, Stream, from_folder, from_hub
+from cgankd.shardset.release.tables import ACCEPTED
+from cgankd.shardset.sources.read import read_source
+from cgankd.shardset.splits import RealData, split_reals
 
 REAL_NONE = "none"
 CHECKPOINT = "checkpoint.safetensors"

@@ -14,13 +14,13 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
-from curation.fit_on_features import Described, fit_on_features
-from curation.fit_ratio import folds_of, joined_groups, split_generated
-from curation.policy import Policy
-from curation.ratio_config import RatioConfig
-from curation.ratio_model import FeatureRatio
-from curation.selection import Scores, select
-from shardset.labels import ContinuousLabels
+from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio.fit import folds_of, joined_groups, split_generated
+from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
+from cgankd.curation.density_ratio.model import FeatureRatio
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, select
+from cgankd.shardset.labels import ContinuousLabels
 
 SPACE = ContinuousLabels(unit="turns", low=0, high=1)
 LABELS = np.arange(120) / 120  # ten real samples each, as published

@@ -10,8 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
-from app import commands
-from app.console import Console
+from cgankd.app import commands
+from cgankd.app.console import Console
 
 BUDGETS = (20, 100, 500)
 ARMS = ("no-kd", "raw", "relabelled", "cgan-kd", "hinton", "cgan-kd+hinton")

@@ -11,10 +11,10 @@ import time
 import faiss
 import numpy as np
 
-from curation.neighbours import NeighbourConfig, RealFeatures, find_neighbours
-from curation.policy import Policy
-from curation.selection import Scores, select
-from shardset.labels import ClassLabels
+from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, select
+from cgankd.shardset.labels import ClassLabels
 
 
 def main() -> None:

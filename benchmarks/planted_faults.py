@@ -10,17 +10,17 @@ import argparse
 import numpy as np
 import torch
 
-from app.recipe import load_recipe
-from curation.feature_nets import FeatureConfig, features_of, train_feature_net
-from curation.neighbours import NeighbourConfig, RealFeatures, find_neighbours
-from curation.policy import Policy
-from curation.selection import REASONS, Scores, select
-from shardset.images import to_images
-from shardset.labels import ClassLabels
-from shardset.sources import SourceColumns, read_source
-from student.batches import TrainingData
-from student.teacher import Teacher
-from student.train import StudentTraining, train_network
+from cgankd.app.recipe import load_recipe
+from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import REASONS, Scores, select
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.feature_nets import FeatureConfig, features_of, train_feature_net
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.images import to_images
+from cgankd.shardset.labels import ClassLabels
+from cgankd.shardset.sources.read import SourceColumns, read_source
+from cgankd.student.teacher import Teacher
 
 SHARE = 0.02
 CPU = torch.device("cpu")

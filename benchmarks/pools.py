@@ -11,8 +11,8 @@ import math
 from pathlib import Path
 from statistics import fmean, stdev
 
-from app import commands
-from app.console import Console
+from cgankd.app import commands
+from cgankd.app.console import Console
 
 POOLS = (0, 1, 2)
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.context import resolve_precision
-from app.engine import map_jobs
-from app.recipe import load_recipe
-from generator.produce import ProduceJob, generate, load_generator, produce_shard
-from generator.train import build_generator
-from shardset.identity import pool_id
-from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
-from shardset.plan import PLAN_VERSION, make_plan, read_plan, write_plan
-from shardset.weights import save_weights
+from cgankd.app.context import resolve_precision
+from cgankd.app.engine import map_jobs
+from cgankd.app.recipe import load_recipe
+from cgankd.generator.produce import ProduceJob, generate, load_generator, produce_shard
+from cgankd.generator.train import build_generator
+from cgankd.shardset.identity import pool_id
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
+from cgankd.shardset.pool.plan import PLAN_VERSION, make_plan, read_plan, write_plan
+from cgankd.shardset.weights import save_weights
 
 LABELS, CHANNELS = 10, 1
 ROUNDS = 3

@@ -14,17 +14,17 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from app import commands
-from app.console import Console
-from app.context import Context
-from app.pipeline import opened, recipe_of_run
-from app.selections import decide, read_scores
-from app.stages import first_round
 from benchmarks.pools import POOLS
-from curation.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
-from curation.fidelity import frechet_distance
-from curation.policy import Policy
-from shardset.plan import read_plan
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.app.context import Context
+from cgankd.app.pipeline import opened, recipe_of_run
+from cgankd.app.stages.build import first_round
+from cgankd.app.stages.selections import decide, read_scores
+from cgankd.curation.metrics.fidelity import frechet_distance
+from cgankd.curation.policies.policy import Policy
+from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
+from cgankd.shardset.pool.plan import read_plan
 
 RANDOM_HALVES = 5
 # The teacher plays no part here: a small one saves the time.

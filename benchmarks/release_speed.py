@@ -19,14 +19,14 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from shardset import release_parquet
-from shardset.identity import pool_id
-from shardset.images import decode_png, encode_png, encode_pngs, pixel_sha256
-from shardset.labels import ClassLabels
-from shardset.plan import PLAN_VERSION, Plan, make_plan, write_plan
-from shardset.release import build_release
-from shardset.shards import PoolShardWriter
-from shardset.tables import table_name, write_table
+from cgankd.shardset.identity import pool_id
+from cgankd.shardset.images import decode_png, encode_png, encode_pngs, pixel_sha256
+from cgankd.shardset.labels import ClassLabels
+from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, write_plan
+from cgankd.shardset.pool.shards import PoolShardWriter
+from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release.build import build_release
+from cgankd.shardset.tables import table_name, write_table
 
 CLASSES, SIZE, SHARD = 10, 32, 10_000
 ROUNDS = 3

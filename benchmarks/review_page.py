@@ -38,7 +38,15 @@ def main() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "app", "review", f"{folder}/run", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "cgankd.app",
+            "review",
+            f"{folder}/run",
+            "--port",
+            str(port),
+        ]
         with subprocess.Popen(command) as server:
             try:
                 measure(f"http://127.0.0.1:{port}")

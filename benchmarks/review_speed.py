@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from app.review_data import SCORES
-from app.review_filters import Filter, counted, histogram, matching, ordered, page
-from app.review_images import thumbnails
-from app.review_policy import preview
-from app.review_sample import sample
-from app.review_state import ReviewState
 from benchmarks.select_speed import near_duplicates
-from curation.policy import Policy
-from curation.selection import Scores, select
-from shardset.identity import uniforms
-from shardset.images import encode_png
-from shardset.labels import ClassLabels
-from shardset.plan import make_plan, write_plan
-from shardset.run_folder import RunFolder
-from shardset.shards import PoolShardWriter, tar_name
-from shardset.tables import read_metadata, read_table, table_name, write_table
+from cgankd.app.review.data import SCORES
+from cgankd.app.review.filters import Filter, counted, histogram, matching, ordered, page
+from cgankd.app.review.images import thumbnails
+from cgankd.app.review.policy import preview
+from cgankd.app.review.sample import sample
+from cgankd.app.review.state import ReviewState
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, select
+from cgankd.shardset.identity import uniforms
+from cgankd.shardset.images import encode_png
+from cgankd.shardset.labels import ClassLabels
+from cgankd.shardset.pool.plan import make_plan, write_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.pool.shards import PoolShardWriter, tar_name
+from cgankd.shardset.tables import read_metadata, read_table, table_name, write_table
 
 SHARDS = 200
 CLASSES = 100

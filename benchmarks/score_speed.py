@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from app.context import resolve_precision
-from app.engine import map_jobs
-from curation.ratio_model import load_ratio
-from curation.scoring import ScoreJob, score_shard
-from shardset.images import to_images
-from shardset.plan import read_plan
-from shardset.shards import read_shard
-from student.networks import build_network, save_network
-from student.teacher import load_teacher
+from cgankd.app.context import resolve_precision
+from cgankd.app.engine import map_jobs
+from cgankd.curation.density_ratio.model import load_ratio
+from cgankd.curation.scoring import ScoreJob, score_shard
+from cgankd.nets.networks import build_network, save_network
+from cgankd.shardset.images import to_images
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.pool.shards import read_shard
+from cgankd.student.teacher import load_teacher
 
 ROUNDS = 2
 

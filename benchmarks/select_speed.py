@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.coverage import most_diverse
-from curation.difference import difference
-from curation.neighbour_table import Neighbours, Thresholds
-from curation.policy import Policy
-from curation.selection import Scores, select
+from cgankd.curation.difference import difference
+from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.policies.coverage import most_diverse
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, select
 
 NEAR = Policy(
     subsample="none",

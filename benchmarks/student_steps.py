@@ -7,12 +7,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from shardset.labels import ClassLabels
-from student.batches import TrainingData
-from student.network import pooled
-from student.networks import NetworkName, build_network
-from student.precision import placed, precise
-from student.train import StudentTraining, train_network
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.device import placed, precise
+from cgankd.nets.network import pooled
+from cgankd.nets.networks import NetworkName, build_network
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.labels import ClassLabels
 
 CPU = torch.device("cpu")
 DIGITS = ClassLabels(names=tuple("0123456789"))

@@ -16,14 +16,17 @@ from statistics import median
 import numpy as np
 import torch
 
-from app.context import resolve_precision
-from shardset.accepted import read_rows
-from shardset.decoded import decoded_pixels
-from shardset.hub_read import opened
-from shardset.labels import LabelSpace
-from shardset.release import build_release
-from shardset.streamed import Stream, from_folder
-from shardset.testing import (
+from cgankd.app.context import resolve_precision
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.networks import NetworkName
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.hub.read import opened
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.release.accepted import read_rows
+from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.streamed import Stream, from_folder
+from cgankd.shardset.testing import (
     tiny_facts,
     tiny_plan,
     tiny_space,
@@ -31,9 +34,6 @@ from shardset.testing import (
     write_tiny_scores,
     write_tiny_selection,
 )
-from student.batches import TrainingData
-from student.networks import NetworkName
-from student.train import StudentTraining, train_network
 
 Clock = Callable[[], float]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shardset.errors import BadInput
-from shardset.labels import LabelSpace
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import LabelSpace
 
 CHANGES = ("came", "went", "relabelled")
 

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curation.feature_nets import padded_images
-from curation.ratio_model import RatioModel, load_ratio
-from shardset.errors import CorruptShard
-from shardset.files import read_json, sha256_file, write_json
-from shardset.images import BadImage, decode_png
-from shardset.labels import ContinuousLabels, LabelSpace
-from shardset.shards import is_done, marker_name, marker_of, tar_name
-from shardset.tables import read_table, table_name, write_table
+from cgankd.curation.density_ratio.model import RatioModel, load_ratio
+from cgankd.nets.feature_nets import padded_images
+from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.files import read_json, sha256_file, write_json
+from cgankd.shardset.images import BadImage, decode_png
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.pool.shards import is_done, marker_name, marker_of, tar_name
+from cgankd.shardset.tables import read_table, table_name, write_table
 
 Teacher = Callable[[torch.Tensor], torch.Tensor]
 LARGEST_LOGIT = float(np.finfo(np.float16).max)

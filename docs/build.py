@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from app.cli import app
+from cgankd.app.cli import app
 
 TARGET = Path(__file__).parent / "cli.md"
 

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from app.review_opening import open_subject
-from app.review_state import ReviewState
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.state import ReviewState
 
 HERE = Path(__file__).parent
 PAGES = ("overview", "gallery", "one-by-one", "policy", "compare", "reals-and-fakes", "release")
@@ -33,7 +33,7 @@ def main(run: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "app", "review", str(copy), "--port", str(port)]
+        command = [sys.executable, "-m", "cgankd.app", "review", str(copy), "--port", str(port)]
         with subprocess.Popen([*command, "--reviewer", "reviewer"]) as server:
             try:
                 take(f"http://127.0.0.1:{port}")

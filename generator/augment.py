@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from generator.config import Augmentation
+from cgankd.generator.config import Augmentation
 
 UNIFORMS = 7  # per image: brightness, saturation, contrast, and two places each
 

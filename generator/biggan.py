@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from generator.attention import SelfAttention
-from generator.config import Network
-from generator.label_embedding import EMBEDDING, LabelEmbedding
-from generator.spectral import Conv2d, Linear, SpectralConv2d, SpectralLinear
-from shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.generator.config import Network
+from cgankd.generator.label_embedding import EMBEDDING, LabelEmbedding
+from cgankd.generator.layers import Conv2d, Linear, SelfAttention, SpectralConv2d, SpectralLinear
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 EPSILON = 1e-5
 

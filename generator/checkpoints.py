@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shardset.errors import StaleStage
-from shardset.files import canonical_json, read_json, write_json
-from shardset.weights import load_weights, save_weights
+from cgankd.shardset.errors import StaleStage
+from cgankd.shardset.files import canonical_json, read_json, write_json
+from cgankd.shardset.weights import load_weights, save_weights
 
 POINTER = "latest.json"
 

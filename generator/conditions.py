@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generator.config import GeneratorTraining
-from generator.vicinity import kernel_sigma, reach, vicinity_kappa
-from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
+from cgankd.generator.config import GeneratorTraining
+from cgankd.generator.vicinity import kernel_sigma, reach, vicinity_kappa
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 
 GRID_CLASSES, GRID_VALUES = 16, 9  # rows of the sample grid
 REDRAWS = 16  # of a target label's noise, where no image lies in the vicinity

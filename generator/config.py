@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from generator.vicinity import Vicinity
+from cgankd.generator.vicinity import Vicinity
 
 Network = Literal["biggan-cifar", "biggan-small", "sngan", "sagan"]
 Augmentation = Literal["colour", "translation", "cutout"]

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generator.attention import SelfAttention
-from generator.biggan import bottom_and_doublings, stage_widths
-from generator.config import Network
-from generator.label_embedding import EMBEDDING
-from generator.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
-from shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.generator.biggan import bottom_and_doublings, stage_widths
+from cgankd.generator.config import Network
+from cgankd.generator.label_embedding import EMBEDDING
+from cgankd.generator.layers import SelfAttention, SpectralConv2d, SpectralEmbedding, SpectralLinear
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 
 class DiscriminatorBlock(nn.Module):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from generator.biggan import build_generator
-from generator.config import GeneratorConfig
-from generator.train import FORMAT_VERSION
-from shardset.labels import LabelSpace
-from shardset.weights import load_foreign, save_weights
+from cgankd.generator.biggan import build_generator
+from cgankd.generator.config import GeneratorConfig
+from cgankd.generator.train import FORMAT_VERSION
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.weights import load_foreign, save_weights
 
 PUBLISHED = GeneratorConfig(network="biggan-cifar", width=64, latent_dim=128)
 

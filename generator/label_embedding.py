@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generator.config import EmbeddingTraining
-from shardset.errors import TrainingDiverged
+from cgankd.generator.config import EmbeddingTraining
+from cgankd.shardset.errors import TrainingDiverged
 
 EMBEDDING = 128
 NOISE = 0.2  # on the labels that y2h learns, so that it learns those between them too

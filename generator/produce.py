@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from generator.biggan import BigGANGenerator, build_generator
-from shardset.errors import BadInput, CheckpointError
-from shardset.identity import latents
-from shardset.images import encode_pngs, pixel_sha256, to_pixels
-from shardset.plan import Plan, ShardSpec, read_plan
-from shardset.shards import PoolShardWriter, is_done, marker_of
-from shardset.weights import CONFIG, load_weights
+from cgankd.generator.biggan import BigGANGenerator, build_generator
+from cgankd.shardset.errors import BadInput, CheckpointError
+from cgankd.shardset.identity import latents
+from cgankd.shardset.images import encode_pngs, pixel_sha256, to_pixels
+from cgankd.shardset.pool.plan import Plan, ShardSpec, read_plan
+from cgankd.shardset.pool.shards import PoolShardWriter, is_done, marker_of
+from cgankd.shardset.weights import CONFIG, load_weights
 
 PIXEL_LIBRARIES = ("torch", "numpy")  # whose versions, with the device, a sample's pixels rest on
 

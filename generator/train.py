@@ -14,20 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generator.augment import UNIFORMS, augment
-from generator.biggan import build_generator
-from generator.checkpoints import Checkpoints
-from generator.conditions import conditions
-from generator.config import GeneratorConfig, GeneratorTraining
-from generator.discriminator import ProjectionDiscriminator
-from generator.ema import MovingAverage
-from generator.grid import grid_png
-from generator.label_embedding import train_label_embedding
-from generator.losses import LOSSES
-from generator.spectral import initialise
-from generator.watch import check_health, spread
-from shardset.errors import BadInput
-from shardset.files import (
+from cgankd.generator.augment import UNIFORMS, augment
+from cgankd.generator.biggan import build_generator
+from cgankd.generator.checkpoints import Checkpoints
+from cgankd.generator.conditions import conditions
+from cgankd.generator.config import GeneratorConfig, GeneratorTraining
+from cgankd.generator.discriminator import ProjectionDiscriminator
+from cgankd.generator.ema import MovingAverage
+from cgankd.generator.label_embedding import train_label_embedding
+from cgankd.generator.layers import initialise
+from cgankd.generator.losses import LOSSES
+from cgankd.generator.watch import check_health, spread
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import (
     derive_seed,
     naming_full_disk,
     read_json,
@@ -35,8 +34,9 @@ from shardset.files import (
     write_bytes,
     write_json,
 )
-from shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
-from shardset.weights import save_weights
+from cgankd.shardset.images import encode_png, to_pixels
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
+from cgankd.shardset.weights import save_weights
 
 Precision = Literal["float32", "bfloat16"]
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -341,3 +341,15 @@ def _sha256(array: np.ndarray) -> str:
 
 def _count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+GAP = 1  # black pixels between samples
+
+
+def grid_png(images: torch.Tensor, columns: int) -> bytes:
+    """The PNG of images float `[n, c, h, w]` in rows of `columns`, n a multiple of it."""
+    pixels = np.pad(to_pixels(images), ((0, 0), (0, 0), (0, GAP), (0, GAP)))
+    count, channels, height, width = pixels.shape
+    rows = pixels.reshape(count // columns, columns, channels, height, width)
+    tiled = rows.transpose(2, 0, 3, 1, 4).reshape(channels, -1, columns * width)
+    return encode_png(np.ascontiguousarray(tiled[:, :-GAP, :-GAP]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from shardset.errors import TrainingDiverged
+from cgankd.shardset.errors import TrainingDiverged
 
 PATIENCE = 1000  # steps for which a symptom must last
 SATURATED = 0.02  # hinge loss of a discriminator that has won: nothing is left to learn from it

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shardset.errors import BadInput, CorruptShard
+from cgankd.shardset.errors import BadInput, CorruptShard
 
 CHUNK = 1 << 20
 PARTIAL = ".partial"

@@ -11,8 +11,8 @@ import hashlib
 
 import numpy as np
 
-from shardset.errors import BadInput
-from shardset.files import fingerprint
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import fingerprint
 
 KEYS = 10**9
 WORDS_PER_BLOCK = 4

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shardset.errors import BadInput
+from cgankd.shardset.errors import BadInput
 
 FULL_TURNS = {
     **dict.fromkeys(("degrees", "degree", "deg", "°"), 360.0),

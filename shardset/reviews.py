@@ -21,10 +21,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shardset.errors import BadInput
-from shardset.files import naming_full_disk, sync_file
-from shardset.identity import KEYS
-from shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import naming_full_disk, sync_file
+from cgankd.shardset.identity import KEYS
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 Verdict = Literal["accept", "reject", "relabel", "flag", "clear"]
 VERDICTS: tuple[Verdict, ...] = ("accept", "reject", "relabel", "flag", "clear")

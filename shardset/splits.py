@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from shardset.errors import SourceError
-from shardset.labels import ContinuousLabels
-from shardset.sources import RealImages
+from cgankd.shardset.errors import SourceError
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.sources.read import RealImages
 
 if TYPE_CHECKING:
-    from shardset.run_folder import RunFolder
+    from cgankd.shardset.pool.run_folder import RunFolder
 
 
 class Budget(BaseModel):

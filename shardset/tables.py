@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shardset.errors import CorruptShard
-from shardset.files import atomic_path, canonical_json, parse_json
+from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.files import atomic_path, canonical_json, parse_json
 
 METADATA_KEY = b"cgankd"
 ROW_GROUP_ROWS = 1 << 16

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from shardset.errors import CheckpointError
-from shardset.files import read_json, sha256_file, write_bytes, write_json
+from cgankd.shardset.errors import CheckpointError
+from cgankd.shardset.files import read_json, sha256_file, write_bytes, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

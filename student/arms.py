@@ -10,7 +10,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
-from shardset.errors import TrainingDiverged
+from cgankd.shardset.errors import TrainingDiverged
 
 Init = Literal["scratch", "no-kd"]  # where students start; no-kd means from the no-kd student
 Setting = TypeVar("Setting")  # what is chosen among, such as (steps, learning rate)

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from shardset.errors import BadInput
-from shardset.labels import LabelSpace
-from student.network import as_images
-from student.precision import Precision, precise
+from cgankd.nets.device import Precision, precise
+from cgankd.nets.network import as_images
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import LabelSpace
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shardset.errors import CheckpointError
-from shardset.files import write_bytes
-from student.precision import placed
+from cgankd.nets.device import placed
+from cgankd.shardset.errors import CheckpointError
+from cgankd.shardset.files import write_bytes
 
 UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shardset.errors import BadInput
-from shardset.weights import load_foreign
-from student.export import load_exported
-from student.networks import build_network, load_network
-from student.precision import Precision, placed, precise
+from cgankd.nets.device import Precision, placed, precise
+from cgankd.nets.networks import build_network, load_network
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.weights import load_foreign
+from cgankd.student.export import load_exported
 
 CHECKPOINTS = (".pth", ".pt", ".tar", ".safetensors")
 EXPORTED = ".pt2"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import app
+from cgankd.app.cli import app
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(

@@ -39,10 +39,26 @@ def test_the_built_wheel_runs_outside_the_clone(tmp_path):
     python = tmp_path / "env" / "bin" / "python"
     outside = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True}
     where = subprocess.run(
-        [python, "-I", "-c", "import app, shardset; print(app.__file__, shardset.__file__)"],
+        [
+            python,
+            "-I",
+            "-c",
+            "import cgankd.app as a, cgankd.shardset as s; print(a.__file__, s.__file__)",
+        ],
         **outside,
     ).stdout
-    command = [python, "-I", "-m", "app", "run", "digits", "--out", "run", "--backend", "serial"]
+    command = [
+        python,
+        "-I",
+        "-m",
+        "cgankd.app",
+        "run",
+        "digits",
+        "--out",
+        "run",
+        "--backend",
+        "serial",
+    ]
     from tests.app.tiny import OVERRIDES
 
     for override in (*OVERRIDES, "arms=[no-kd, cgan-kd]"):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.report_facts import (
+from cgankd.app.pages.report_facts import (
     Along,
     ArmResult,
     Curve,
@@ -13,7 +13,7 @@ from app.report_facts import (
     ReportFacts,
     TeacherFacts,
 )
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 
 def facts_of_a_run() -> ReportFacts:

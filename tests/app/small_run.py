@@ -7,23 +7,23 @@ from typing import Any, Literal
 
 import torch
 
-from generator.biggan import build_generator
-from generator.config import GeneratorConfig
-from generator.produce import ProduceJob, produce_shard
-from shardset.files import write_bytes
-from shardset.identity import pool_id
-from shardset.manifest import write_pool_manifest
-from shardset.plan import make_plan, read_plan, write_plan
-from shardset.release import build_release
-from shardset.run_folder import RunFolder
-from shardset.testing import (
+from cgankd.generator.biggan import build_generator
+from cgankd.generator.config import GeneratorConfig
+from cgankd.generator.produce import ProduceJob, produce_shard
+from cgankd.shardset.files import write_bytes
+from cgankd.shardset.identity import pool_id
+from cgankd.shardset.pool.plan import make_plan, read_plan, write_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.manifest import write_pool_manifest
+from cgankd.shardset.testing import (
     tiny_continuous_space,
     tiny_facts,
     tiny_space,
     write_tiny_scores,
     write_tiny_selection,
 )
-from shardset.weights import save_weights, weights_sha256
+from cgankd.shardset.weights import save_weights, weights_sha256
 
 LATENT = 4
 SEED = 11

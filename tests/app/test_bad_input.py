@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from app.cli import app
-from shardset.run_folder import RunFolder
-from student.networks import build_network
+from cgankd.app.cli import app
+from cgankd.nets.networks import build_network
+from cgankd.shardset.pool.run_folder import RunFolder
 from tests.app.tiny import OVERRIDES, run_command
 
 
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(tmp_p
 
     words = [word for override in OVERRIDES for word in ("--set", override)]
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "app", "run", "digits", "--out", str(out), *words]
+    command = [sys.executable, "-m", "cgankd.app", "run", "digits", "--out", str(out), *words]
     result = subprocess.run(
         [*command, "--backend", "serial"],
         preexec_fn=limit,
@@ -186,7 +186,7 @@ def test_a_folder_of_photographs_runs_with_the_digits_preset(tmp_path, mode, siz
     out = tmp_path / "run"
     result = subprocess.run(
         [
-            sys.executable, "-m", "app", "run", "digits", "--out", str(out), *words,
+            sys.executable, "-m", "cgankd.app", "run", "digits", "--out", str(out), *words,
             "--set", f"source=imagefolder:{folder}", "--set", "budget.per_class=null",
             "--set", "arms=[no-kd, cgan-kd]", "--backend", "serial",
         ],
@@ -201,22 +201,17 @@ def test_a_folder_of_photographs_runs_with_the_digits_preset(tmp_path, mode, siz
     assert (out / "release" / "v1.0.0" / "README.md").is_file()
 
 
-def test_help_answers_within_half_a_second():
-    """Heavy imports wait inside the commands."""
-    code = "import time; t = time.perf_counter(); import app.cli; print(time.perf_counter() - t)"
-    runs = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(3)
-    ]
+def test_help_waits_for_no_heavy_import():
+    """Torch and its like are imported inside the commands."""
     loaded = subprocess.run(
-        [sys.executable, "-c", "import app.cli, sys; print('torch' in sys.modules)"],
+        [sys.executable, "-c", "import cgankd.app.cli, sys; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert min(runs) < 0.5
-    assert loaded.stdout.strip() == "False"
+    heavy = {"torch", "numpy", "pyarrow", "datasets", "pydantic", "rich", "streamlit", "faiss"}
+    assert not heavy & set(loaded.stdout.split())
 
 
 def test_an_unreadable_release_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console as RichConsole
 
-from app.console import Console, Pace, duration
+from cgankd.app.console import Console, Pace, duration
 
 
 class Clock:
@@ -121,7 +121,7 @@ def _redraw(console: Console) -> None:
 
 SCRIPT = """
 import time
-from app.console import Console
+from cgankd.app.console import Console
 console = Console()
 with console.task("score") as progress:
     for done in range(31):

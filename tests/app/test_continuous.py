@@ -11,12 +11,12 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from app import commands
-from app.console import Console
-from app.releasing import _without_place
-from shardset.errors import BadInput, StaleStage
-from shardset.plan import read_plan, write_plan
-from shardset.tables import read_numbered, read_table
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.app.stages.release import _without_place
+from cgankd.shardset.errors import BadInput, StaleStage
+from cgankd.shardset.pool.plan import read_plan, write_plan
+from cgankd.shardset.tables import read_numbered, read_table
 from tests.app.test_bad_input import refused
 from tests.app.tiny import RECIPES, content, run_command, run_tiny, wait_for
 

@@ -10,17 +10,17 @@ import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
-from app import commands, pipeline
-from app.check_words import WORDS
-from app.cli import app
-from app.console import Console
-from app.selections import OFF, arm_policies, select_all
-from curation.policy import Policy
-from shardset.errors import BadInput, RatioRefused
-from shardset.tables import read_metadata, read_numbered, read_table, write_table
-from shardset.weights import weights_sha256
-from student.evaluate import outputs_of
-from student.networks import load_network
+from cgankd.app import commands, pipeline
+from cgankd.app.cli import app
+from cgankd.app.console import Console
+from cgankd.app.pages.check_words import WORDS
+from cgankd.app.stages.selections import OFF, arm_policies, select_all
+from cgankd.curation.policies.policy import Policy
+from cgankd.nets.networks import load_network
+from cgankd.shardset.errors import BadInput, RatioRefused
+from cgankd.shardset.tables import read_metadata, read_numbered, read_table, write_table
+from cgankd.shardset.weights import weights_sha256
+from cgankd.student.evaluate import outputs_of
 from tests.app.tiny import OVERRIDES
 
 QUIET = Console(json=True)

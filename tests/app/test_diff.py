@@ -11,15 +11,15 @@ import pytest
 from rich.console import Console as RichConsole
 from typer.testing import CliRunner
 
-from app import commands
-from app.cli import app
-from app.console import Console
-from app.differing import field_changes
-from shardset.errors import BadInput
-from shardset.manifest import read_manifest
-from shardset.release import build_release
-from shardset.tables import write_table
-from shardset.testing import (
+from cgankd.app import commands
+from cgankd.app.cli import app
+from cgankd.app.console import Console
+from cgankd.app.diff import field_changes
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.tables import write_table
+from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_facts,

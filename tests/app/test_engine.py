@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.engine import Backend, map_jobs
-from shardset.errors import BadInput, CgankdError, CorruptShard
+from cgankd.app.engine import Backend, map_jobs
+from cgankd.shardset.errors import BadInput, CgankdError, CorruptShard
 
 
 def square_later(job: tuple[int, float]) -> int:
@@ -127,7 +127,7 @@ def test_a_killed_worker_is_an_error_with_advice() -> None:
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from app.engine import map_jobs
+from cgankd.app.engine import map_jobs
 
 def touch_slowly(folder):
     Path(folder, f"{os.getpid()}.pid").touch()
@@ -183,7 +183,7 @@ def test_ray_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPa
     """The missing package is met with one line, not a traceback."""
     monkeypatch.setitem(sys.modules, "ray", None)
 
-    with pytest.raises(BadInput, match=r"pip install 'cgan-kd\[ray\]'"):
+    with pytest.raises(BadInput, match=r"pip install 'cgankd\[ray\]'"):
         map_jobs(square_later, [(0, 0.0)], backend="ray")
 
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 from datasets import ClassLabel, load_dataset
 
-from app import commands
-from app.console import Console
-from generator.biggan import build_generator
-from generator.config import GeneratorConfig
-from shardset.errors import BadInput
-from shardset.files import read_json, sha256_file, write_json
-from shardset.labels import ClassLabels
-from shardset.manifest import read_manifest
-from shardset.plan import read_plan
-from shardset.tables import read_numbered, read_table
-from shardset.verify import verify_release
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.generator.biggan import build_generator
+from cgankd.generator.config import GeneratorConfig
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import read_json, sha256_file, write_json
+from cgankd.shardset.labels import ClassLabels
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.tables import read_numbered, read_table
 from tests.app.tiny import OVERRIDES, content, run_command, run_tiny, wait_for
 
 

@@ -11,14 +11,14 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from typer.testing import CliRunner
 
-from app.cli import app
-from shardset.files import read_json, sha256_file, write_json
-from shardset.hub_read import opened
-from shardset.manifest import read_manifest
-from shardset.release_wds import build_wds
-from shardset.testing import tiny_facts, tiny_plan, write_tiny_release
-from shardset.testing.hub_faults import Fault
-from shardset.testing.hub_server import client_environment
+from cgankd.app.cli import app
+from cgankd.shardset.files import read_json, sha256_file, write_json
+from cgankd.shardset.hub.read import opened
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.wds import build_wds
+from cgankd.shardset.testing import tiny_facts, tiny_plan, write_tiny_release
+from tests.hub.faults import Fault
+from tests.hub.server import client_environment
 from tests.shardset.hubs import REPO, TOKEN, hub_and_client, sent, tags, titles
 
 FIRST = "initial commit"  # the Hub's own
@@ -125,7 +125,7 @@ def test_killed_at_any_step_it_is_completed_by_running_again(
     hub, built, tmp_path, method, step, after
 ):
     """Before the Hub did what was asked, and after: one commit per version, the tag on it."""
-    words = [sys.executable, "-m", "app", "publish", str(built["v1.0.0"]), f"{REPO}@v1.0.0"]
+    words = [sys.executable, "-m", "cgankd.app", "publish", str(built["v1.0.0"]), f"{REPO}@v1.0.0"]
     environment = client_environment(hub, tmp_path / "other", token=TOKEN)
     waiting: list[subprocess.Popen[bytes]] = []
 
@@ -270,7 +270,7 @@ def test_large_files_go_through_xet_where_the_client_has_it(hub, built, tmp_path
     """The way of the Hub itself; what is read is the same."""
     environment = client_environment(hub, tmp_path / "other", token=TOKEN, xet=True)
     words = ["publish", str(built["v1.0.0"]), REPO]
-    subprocess.run([sys.executable, "-m", "app", *words], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "cgankd.app", *words], env=environment, check=True)
 
     assert [path for _, path in hub.requests if "xet-write-token" in path]
     assert not [path for _, path in hub.requests if path.startswith("/lfs/")]
@@ -350,7 +350,9 @@ def test_the_token_is_nowhere_in_what_is_printed_or_kept(hub, built, tmp_path):
     environment["HF_HUB_VERBOSITY"] = "debug"
     words = ([*("publish", str(built["v1.0.0"]), REPO)], ["verify", REPO])
     outputs = [
-        subprocess.run([sys.executable, "-m", "app", *word], env=environment, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "cgankd.app", *word], env=environment, capture_output=True
+        )
         for word in (words[0], *words)
     ]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.recipe import load_recipe, preset_names, recipe_yaml
-from shardset.errors import RecipeError
+from cgankd.app.recipe import load_recipe, preset_names, recipe_yaml
+from cgankd.shardset.errors import RecipeError
 
 
 @pytest.mark.parametrize("name", preset_names())

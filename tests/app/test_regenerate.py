@@ -13,21 +13,21 @@ import torch
 from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
-from app import commands
-from app.cli import app
-from app.console import Console
-from app.produced import produced_in
-from app.regenerating import key_ranges
-from shardset.errors import BadInput, CheckpointError, CorruptShard, HubError, ReleaseError
-from shardset.files import canonical_json, read_json, sha256_file, write_bytes
-from shardset.images import decode_png
-from shardset.manifest import MANIFEST
-from shardset.plan import read_plan
-from shardset.run_folder import RunFolder
-from shardset.shards import read_shard
-from shardset.tables import read_metadata, read_table, write_table
-from shardset.testing.hub_server import LoopbackHub
+from cgankd.app import commands
+from cgankd.app.cli import app
+from cgankd.app.console import Console
+from cgankd.app.produced import produced_in
+from cgankd.app.regenerating import key_ranges
+from cgankd.shardset.errors import BadInput, CheckpointError, CorruptShard, HubError, ReleaseError
+from cgankd.shardset.files import canonical_json, read_json, sha256_file, write_bytes
+from cgankd.shardset.images import decode_png
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.release.manifest import MANIFEST
+from cgankd.shardset.tables import read_metadata, read_table, write_table
 from tests.app.small_run import small_release, write_generator, write_small_run
+from tests.hub.server import LoopbackHub
 from tests.shardset.hubs import hub_and_client
 
 QUIET = Console(json=True)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.report import report_json, summary, write_report
-from app.report_facts import (
+from cgankd.app.pages.report import report_json, summary, write_report
+from cgankd.app.pages.report_facts import (
     ArmResult,
     Curve,
     ImageGrid,
@@ -22,8 +22,8 @@ from app.report_facts import (
     metric_of,
     paired_difference,
 )
-from app.report_page import unbroken
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.app.pages.report_page import unbroken
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 from tests.app.small_report import DEGREES, facts_of_a_continuous_run, facts_of_a_run
 
 

@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from app.report_drawing import COLOURS, SERIES
-from app.report_facts import (
-    Curve,
-    ImageGrid,
-)
-from app.report_figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
-from app.report_page import dot_plot, flattened, group_bars
+from cgankd.app.pages.report_drawing import COLOURS, SERIES
+from cgankd.app.pages.report_facts import Curve, ImageGrid
+from cgankd.app.pages.report_figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
+from cgankd.app.pages.report_page import dot_plot, flattened, group_bars
 from tests.app.small_report import facts_of_a_continuous_run, facts_of_a_run
 
 

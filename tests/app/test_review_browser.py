@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from app import commands
-from app.console import Console
-from app.review_opening import open_subject
-from app.review_state import ReviewState
-from shardset.reviews import VERDICTS, read_reviews
-from shardset.tables import read_table
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.state import ReviewState
+from cgankd.shardset.reviews import VERDICTS, read_reviews
+from cgankd.shardset.tables import read_table
 from tests.app.tiny import released_run
 
 QUIET = Console(json=True)
@@ -45,7 +45,7 @@ def served(spec: Path | str):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "app", "review", str(spec), "--port", str(port)]
+    command = [sys.executable, "-m", "cgankd.app", "review", str(spec), "--port", str(port)]
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}
     server = subprocess.Popen(

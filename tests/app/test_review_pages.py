@@ -10,14 +10,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from app.cli import app as cli
-from app.recipe import load_recipe
-from app.review_opening import open_subject
-from app.review_pages.shared import plain
-from app.review_state import ReviewState
-from app.reviewing import _is_local
-from shardset.reviews import VERDICTS, read_reviews
-from shardset.testing import write_tiny_release
+from cgankd.app.cli import app as cli
+from cgankd.app.recipe import load_recipe
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.serve import _is_local
+from cgankd.app.review.state import ReviewState
+from cgankd.app.review.views.shared import plain
+from cgankd.shardset.reviews import VERDICTS, read_reviews
+from cgankd.shardset.testing import write_tiny_release
 from tests.app import small_run
 from tests.app.tiny import released_run
 from tests.shardset.hubs import TOKEN, hub_and_client
@@ -41,10 +41,10 @@ def drawn(monkeypatch):
         def script(name):
             from importlib import import_module
 
-            from app.review_pages.shared import errors_shown
+            from cgankd.app.review.views.shared import errors_shown
 
             with errors_shown():
-                import_module(f"app.review_pages.{name}").draw()
+                import_module(f"cgankd.app.review.views.{name}").draw()
 
         monkeypatch.setattr(sys, "argv", ["review.py", str(spec), "--reviewer", "reviewer"])
         # Streamlit puts a module of its own there, which no worker process could import.
@@ -76,7 +76,7 @@ def test_the_app_opens_on_its_overview(made, monkeypatch):
     """Navigation, the reviewer's name, and the first page."""
     monkeypatch.setattr(sys, "argv", ["review.py", str(made), "--reviewer", "reviewer"])
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    page = AppTest.from_file("../../app/review.py", default_timeout=60).run()
+    page = AppTest.from_file("../../app/review/entry.py", default_timeout=60).run()
 
     assert not page.exception
     assert texts(page.title) == ["Overview"]
@@ -310,7 +310,8 @@ def test_only_this_machine_is_let_in_unless_told_otherwise():
 
 def test_streamlit_is_imported_by_the_pages_alone():
     """The command line and every decision do without it."""
-    code = "import sys, app.cli, app.commands, app.review_state, app.reviewing, app.review_compare"
+    names = ("cli", "commands", "review.state", "review.serve", "review.compare")
+    code = f"import sys, {', '.join(f'cgankd.app.{name}' for name in names)}"
     code += "; sys.exit('streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

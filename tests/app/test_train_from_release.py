@@ -13,19 +13,19 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
 
-from app import commands
-from app.console import Console
-from app.evaluating import read_evaluation
-from app.recipe import load_recipe
-from app.train_from_release import Reading
-from app.train_from_release import train as trained
-from shardset.errors import BadInput, CheckpointError, HubError, ReleaseError, StaleStage
-from shardset.files import read_json, sha256_file
-from shardset.images import pixel_sha256
-from shardset.manifest import MANIFEST, salted_hashes
-from shardset.testing import tiny_facts, tiny_plan, write_tiny_release
-from shardset.testing.hub_faults import Fault
-from shardset.testing.hub_server import client_environment
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.app.evaluating import read_evaluation
+from cgankd.app.recipe import load_recipe
+from cgankd.app.train_from_release import Reading
+from cgankd.app.train_from_release import train as trained
+from cgankd.shardset.errors import BadInput, CheckpointError, HubError, ReleaseError, StaleStage
+from cgankd.shardset.files import read_json, sha256_file
+from cgankd.shardset.images import pixel_sha256
+from cgankd.shardset.release.manifest import MANIFEST, salted_hashes
+from cgankd.shardset.testing import tiny_facts, tiny_plan, write_tiny_release
+from tests.hub.faults import Fault
+from tests.hub.server import client_environment
 from tests.shardset.hubs import REPO, TOKEN, hub_and_client, published, tags
 
 STEPS = "student.steps=[24]"
@@ -127,7 +127,7 @@ def test_streamed_files_are_not_kept(hub, tmp_path):
 def test_the_next_student_decodes_nothing(release, tmp_path, monkeypatch):
     """The decoded images serve every student of the release."""
     train(release, tmp_path / "one", tmp_path)
-    monkeypatch.setattr("shardset.decoded._decode", None)
+    monkeypatch.setattr("cgankd.shardset.release.decoded._decode", None)
     train(release, tmp_path / "two", tmp_path, seed=1)
 
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
@@ -252,8 +252,8 @@ def test_reals_that_are_test_images_of_the_release_are_refused(tmp_path):
 COMMAND = """
 import sys
 from pathlib import Path
-from app.console import Console
-from app.train_from_release import Reading, train
+from cgankd.app.console import Console
+from cgankd.app.train_from_release import Reading, train
 
 dataset, out, streaming = sys.argv[1:4]
 train(
@@ -319,7 +319,7 @@ def test_a_damaged_checkpoint_is_refused(release, tmp_path, monkeypatch):
 def interrupted(release, tmp_path, monkeypatch, real="none"):
     """The checkpoint of a training that was interrupted at its end."""
     with monkeypatch.context() as patch:
-        patch.setattr("app.train_from_release.write_metrics", None)
+        patch.setattr("cgankd.app.train_from_release.write_metrics", None)
         with pytest.raises(TypeError):
             train_with_checkpoints(release, tmp_path, real)
     return tmp_path / "out" / "checkpoint.safetensors"

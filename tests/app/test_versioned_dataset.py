@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from shardset.files import read_json
-from shardset.testing.hub_server import LoopbackHub, client_environment
+from cgankd.app.cli import app
+from cgankd.shardset.files import read_json
 from tests.app.tiny import run_tiny
+from tests.hub.server import LoopbackHub, client_environment
 from tests.shardset.hubs import REPO, TOKEN, hub_and_client, tags
 
 LOAD = """

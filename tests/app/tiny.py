@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app import commands
-from app.console import Console
-from shardset.errors import RatioRefused
+from cgankd.app import commands
+from cgankd.app.console import Console
+from cgankd.shardset.errors import RatioRefused
 
 SMALL = (
     "seeds=[0, 1]",
@@ -56,7 +56,7 @@ RECIPES = {"digits": OVERRIDES, "rotated-digits": CONTINUOUS}
 def run_command(out: Path, *more: str, recipe: str = "digits") -> list[str]:
     """The command line of a tiny run."""
     sets = [word for override in RECIPES[recipe] for word in ("--set", override)]
-    return [sys.executable, "-m", "app", "run", recipe, "--out", str(out), *sets, *more]
+    return [sys.executable, "-m", "cgankd.app", "run", recipe, "--out", str(out), *sets, *more]
 
 
 def run_tiny(out: Path, *more: str, recipe: str = "digits") -> subprocess.CompletedProcess[str]:

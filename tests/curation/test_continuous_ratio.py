@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from curation.feature_nets import FeatureConfig
-from curation.fit_ratio import fit_ratio, joined_groups
-from curation.ratio_config import RatioConfig
-from curation.ratio_model import Projection, load_ratio
-from curation.ratio_training import Vicinity
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio.fit import fit_ratio, joined_groups
+from cgankd.curation.density_ratio.model import Projection, load_ratio
+from cgankd.curation.density_ratio.training import Vicinity
+from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 CPU = torch.device("cpu")
 BAR = ContinuousLabels(unit="bar", low=0, high=3, groups=4)

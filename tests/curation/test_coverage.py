@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curation.coverage import BLOCK, most_diverse
-from shardset.errors import BadInput
+from cgankd.curation.policies.coverage import BLOCK, most_diverse
+from cgankd.shardset.errors import BadInput
 
 
 def directions(features):

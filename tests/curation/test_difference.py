@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from curation.difference import changes_per_group, difference, kept_per_group, why
-from curation.selection import KEPT, REASONS, Selection
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.difference import changes_per_group, difference, kept_per_group, why
+from cgankd.curation.policies.selection import KEPT, REASONS, Selection
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 SPACE = ClassLabels(names=("cat", "dog"))
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from curation.error_bound import bound_terms, label_loss, which_to_work_on
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 
 def test_terms_by_hand():

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from curation.feature_nets import (
+from cgankd.nets.feature_nets import (
     FeatureConfig,
     build_feature_net,
     features_of,
     train_feature_net,
 )
-from shardset.errors import TrainingDiverged
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 FOUR, HUNDRED = (ClassLabels(names=tuple(map(str, range(count)))) for count in (4, 100))
 DEGREES = ContinuousLabels(unit="degrees", low=-60, high=60)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from curation.fidelity import (
+from cgankd.curation.metrics.fidelity import (
     frechet_by_label,
     frechet_distance,
     label_score,
     sliding_frechet,
     sliding_label_score,
 )
-from shardset.errors import BadInput
+from cgankd.shardset.errors import BadInput
 
 
 def test_distance_of_shifted_and_scaled_samples_is_the_closed_form():

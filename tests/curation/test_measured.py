@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from curation.fidelity import frechet_distance
-from curation.learned_score import learned_predictions
-from curation.measured import Judge, MeasureConfig, Metric, measure
-from curation.metrics import (
+from cgankd.curation.metrics.fidelity import frechet_distance
+from cgankd.curation.metrics.measured import Judge, MeasureConfig, Metric, measure
+from cgankd.curation.metrics.metrics import (
     agreement_metric,
     calibration_metric,
     duplicate_metric,
@@ -15,8 +14,9 @@ from curation.metrics import (
     label_score_metric,
     vendi_metric,
 )
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.metrics.teacher_truth import learned_predictions
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 CLASSES = ClassLabels(names=("a", "b", "c"))
 ANGLES = ContinuousLabels(unit="degrees", low=-60, high=60, groups=4)

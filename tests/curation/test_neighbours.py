@@ -5,16 +5,23 @@ import sys
 import numpy as np
 import pytest
 
-from curation.duplicates import all_but_best, components, spanning_pairs
-from curation.extremes import lower_quantile, upper_quantile
-from curation.feature_space import ONE, ROUNDING, FeatureSpace, as_vectors, similarities
-from curation.neighbour_search import near_pairs, nearest, nearest_others
-from curation.neighbour_table import Neighbours, Thresholds
-from curation.neighbours import NeighbourConfig, RealFeatures, find_neighbours
-from curation.policy import Policy
-from curation.selection import REASONS, Scores, select
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.neighbours.duplicates import all_but_best, components, spanning_pairs
+from cgankd.curation.neighbours.feature_space import (
+    ONE,
+    ROUNDING,
+    FeatureSpace,
+    as_vectors,
+    lower_quantile,
+    similarities,
+    upper_quantile,
+)
+from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
+from cgankd.curation.neighbours.search import near_pairs, nearest, nearest_others
+from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import REASONS, Scores, select
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 SPACE = ClassLabels(names=("a", "b", "c"))
 DEGREES = ContinuousLabels(unit="degrees", low=0, high=60, groups=6)

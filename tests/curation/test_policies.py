@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from curation.coverage import most_diverse
-from curation.policy import Policy
-from curation.selection import Scores, select
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels
+from cgankd.curation.policies.coverage import most_diverse
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, select
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels
 
 SPACE = ClassLabels(names=("0", "1", "2"))
 PLAIN = Policy(subsample="none", filter="none", quota=10)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from curation.feature_nets import FeatureConfig, build_feature_net
-from curation.pool_features import StoredFeatures, array_name, short_features
-from shardset.errors import CorruptShard
-from shardset.labels import ClassLabels
+from cgankd.curation.neighbours.pool_features import StoredFeatures, array_name, short_features
+from cgankd.nets.feature_nets import FeatureConfig, build_feature_net
+from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.labels import ClassLabels
 
 SPACE = ClassLabels(names=("a", "b"))
 

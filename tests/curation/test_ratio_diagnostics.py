@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from curation.ratio_diagnostics import CONSTANT_LOSS, RatioLimits, diagnose, judge_ratio
+from cgankd.curation.density_ratio.diagnostics import (
+    CONSTANT_LOSS,
+    RatioLimits,
+    diagnose,
+    judge_ratio,
+)
 
 LIMITS = RatioLimits()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from curation.ratio_net import (
+from cgankd.curation.density_ratio.networks import (
     WIDTHS,
     DensityRatioNet,
     LabelBumps,
@@ -14,7 +14,7 @@ from curation.ratio_net import (
     ruled_out,
     softplus_loss,
 )
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 DEGREES = ContinuousLabels(unit="degrees", low=0, high=90)
 

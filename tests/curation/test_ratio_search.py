@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from curation.ratio_diagnostics import CONSTANT_LOSS, RatioLimits
-from curation.ratio_search import (
+from cgankd.curation.density_ratio.diagnostics import CONSTANT_LOSS, RatioLimits
+from cgankd.curation.density_ratio.search import (
     HeldOut,
     Snapshot,
     choose,

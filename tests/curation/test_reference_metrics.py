@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.fidelity import frechet_distance
-from curation.kernel_distance import kernel_distance
-from curation.overlap import overlap
-from curation.teacher_truth import calibration_error
-from curation.vendi import vendi_score
+from cgankd.curation.metrics.distances import kernel_distance, overlap
+from cgankd.curation.metrics.fidelity import frechet_distance
+from cgankd.curation.metrics.set_size import vendi_score
+from cgankd.curation.metrics.teacher_truth import calibration_error
 
 REFERENCE = json.loads((Path(__file__).parent / "reference_metrics.json").read_text("utf-8"))
 

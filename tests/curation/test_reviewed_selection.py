@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.neighbour_table import Neighbours, Thresholds
-from curation.policy import Policy
-from curation.selection import KEPT, REASONS, Scores, select
-from shardset.errors import BadInput
-from shardset.reviews import VERDICTS, Reviews
+from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import KEPT, REASONS, Scores, select
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.reviews import VERDICTS, Reviews
 
 NOTHING = Policy(subsample="none", filter="none")
 

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from curation.feature_nets import FeatureConfig
-from curation.fit_ratio import RatioConfig, fit_ratio
-from curation.ratio_model import load_ratio
-from curation.scoring import ScoreJob, score_shard, score_table
-from curation.selection import Scores
-from shardset.errors import CorruptShard
-from shardset.shards import PoolShardWriter, read_shard
-from shardset.tables import read_numbered, read_table
-from shardset.testing import (
+from cgankd.curation.density_ratio.fit import RatioConfig, fit_ratio
+from cgankd.curation.density_ratio.model import load_ratio
+from cgankd.curation.policies.selection import Scores
+from cgankd.curation.scoring import ScoreJob, score_shard, score_table
+from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.pool.shards import PoolShardWriter, read_shard
+from cgankd.shardset.tables import read_numbered, read_table
+from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_plan,
@@ -219,8 +219,8 @@ def test_killed_scoring_leaves_what_a_rerun_completes(pool):
     expected = [score_shard(job(pool, index, scores_folder=pool / "calm")) for index in range(3)]
     script = (
         "import sys, time, torch; from pathlib import Path\n"
-        "from curation.scoring import ScoreJob, score_shard\n"
-        "from shardset.testing import tiny_space\n"
+        "from cgankd.curation.scoring import ScoreJob, score_shard\n"
+        "from cgankd.shardset.testing import tiny_space\n"
         "def slow(images):\n"
         "    time.sleep(0.2)\n"
         "    return 3 * images.mean((1, 3))[:, :3]\n"

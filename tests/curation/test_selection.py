@@ -7,17 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from curation.policy import Policy
-from curation.selection import (
-    KEPT,
-    REASONS,
-    Scores,
-    score_columns,
-    select,
-)
-from curation.subsampling import acceptance_factor, running_bound
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import KEPT, REASONS, Scores, score_columns, select
+from cgankd.curation.policies.subsampling import acceptance_factor, running_bound
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 DEGREES = ContinuousLabels(unit="degrees", low=-60, high=60, groups=4)
 SPACE = ClassLabels(names=("0", "1", "2"))

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
-from curation.authenticity import authenticity
-from curation.distances import squared_distances, squared_radii
-from curation.duplicates import components
-from curation.effective_size import duplicate_rate, effective_sample_size
-from curation.kernel_distance import kernel_distance
-from curation.overlap import Overlap, overlap
-from curation.teacher_truth import agreement, calibration_error
-from curation.vendi import vendi_score
-from shardset.errors import BadInput
+from cgankd.curation.metrics.distances import (
+    Overlap,
+    authenticity,
+    kernel_distance,
+    overlap,
+    squared_distances,
+    squared_radii,
+)
+from cgankd.curation.metrics.set_size import duplicate_rate, effective_sample_size, vendi_score
+from cgankd.curation.metrics.teacher_truth import agreement, calibration_error
+from cgankd.curation.neighbours.duplicates import components
+from cgankd.shardset.errors import BadInput
 
 
 def gaussian(count: int, seed: int, width: int = 4) -> np.ndarray:
@@ -23,7 +26,7 @@ def gaussian(count: int, seed: int, width: int = 4) -> np.ndarray:
 def test_distances_are_the_same_in_any_block(monkeypatch, block):
     """Every row comes once, and far from the origin nothing is lost."""
     first, second = gaussian(20, 0) + 1000, gaussian(15, 1) + 1000
-    monkeypatch.setattr("curation.distances.BLOCK", block)
+    monkeypatch.setattr("cgankd.curation.metrics.distances.BLOCK", block)
     parts = list(squared_distances(first, second))
     assert np.concatenate([rows for rows, _ in parts]).tolist() == list(range(20))
     expected = ((first[:, None].astype(float) - second[None].astype(float)) ** 2).sum(2)
@@ -40,7 +43,7 @@ def test_radius_leaves_the_sample_itself_out():
 def test_kernel_distance_is_the_mean_over_pairs(monkeypatch):
     """As the sum over all pairs of different samples, one by one, in small blocks."""
     first, second = gaussian(9, 0), gaussian(7, 1) + 1
-    monkeypatch.setattr("curation.kernel_distance.BLOCK", 20)
+    monkeypatch.setattr("cgankd.curation.metrics.distances.BLOCK", 20)
 
     def mean(a: np.ndarray, b: np.ndarray, same: bool) -> float:
         kernels = [

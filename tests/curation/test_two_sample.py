@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from curation.two_sample import two_sample_by_label, two_sample_test
-from shardset.errors import BadInput
+from cgankd.curation.metrics.two_sample import two_sample_by_label, two_sample_test
+from cgankd.shardset.errors import BadInput
 
 
 def gaussian(count: int, seed: int, shift: float = 0.0) -> np.ndarray:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.augment import UNIFORMS, augment
-from generator.config import Augmentation
+from cgankd.generator.augment import UNIFORMS, augment
+from cgankd.generator.config import Augmentation
 
 unit = st.floats(0, 0.999)
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from generator.biggan import BigGANGenerator, bottom_and_doublings, stage_widths
-from generator.config import Network
-from generator.foreign import adopt_generator
-from generator.produce import load_generator
-from shardset.errors import CheckpointError
-from shardset.testing import tiny_continuous_space, tiny_space
+from cgankd.generator.biggan import BigGANGenerator, bottom_and_doublings, stage_widths
+from cgankd.generator.config import Network
+from cgankd.generator.foreign import adopt_generator
+from cgankd.generator.produce import load_generator
+from cgankd.shardset.errors import CheckpointError
+from cgankd.shardset.testing import tiny_continuous_space, tiny_space
 
 CPU = torch.device("cpu")
 State = dict[str, torch.Tensor]

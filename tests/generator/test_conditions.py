@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from generator.conditions import Pairs, VicinalConditions
-from generator.config import GeneratorTraining
-from generator.vicinity import Vicinity
-from shardset.labels import ContinuousLabels
+from cgankd.generator.conditions import Pairs, VicinalConditions
+from cgankd.generator.config import GeneratorTraining
+from cgankd.generator.vicinity import Vicinity
+from cgankd.shardset.labels import ContinuousLabels
 
 SPACE = ContinuousLabels(unit="bar", low=0, high=10)
 LABELS = np.array([9.0, 1, 2, 2, 2, 2, 4])

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from generator.config import GeneratorConfig, GeneratorTraining
+from cgankd.generator.config import GeneratorConfig, GeneratorTraining
 
 
 def test_yaml_lists_and_whole_numbers_are_taken() -> None:

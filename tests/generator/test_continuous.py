@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from generator.config import EmbeddingTraining, GeneratorConfig, GeneratorTraining, Network
-from generator.produce import ProduceJob, load_generator, produce_shard, regenerate
-from generator.train import train_generator
-from generator.vicinity import Vicinity
-from shardset.errors import BadInput
-from shardset.files import sha256_file
-from shardset.identity import latents
-from shardset.images import decode_png, to_pixels
-from shardset.labels import ContinuousLabels
-from shardset.plan import make_plan, write_plan
-from shardset.shards import read_shard
+from cgankd.generator.config import EmbeddingTraining, GeneratorConfig, GeneratorTraining, Network
+from cgankd.generator.produce import ProduceJob, load_generator, produce_shard, regenerate
+from cgankd.generator.train import train_generator
+from cgankd.generator.vicinity import Vicinity
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.identity import latents
+from cgankd.shardset.images import decode_png, to_pixels
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.pool.plan import make_plan, write_plan
+from cgankd.shardset.pool.shards import read_shard
 
 CPU = torch.device("cpu")
 SPACE = ContinuousLabels(unit="bar", low=-1, high=3, groups=4)

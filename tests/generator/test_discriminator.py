@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from generator.config import Network
-from generator.discriminator import ProjectionDiscriminator
-from shardset.labels import LabelSpace
-from shardset.testing import tiny_continuous_space, tiny_space
+from cgankd.generator.config import Network
+from cgankd.generator.discriminator import ProjectionDiscriminator
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.testing import tiny_continuous_space, tiny_space
 
 
 def reference(

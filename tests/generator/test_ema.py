@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from generator.biggan import BatchNorm
-from generator.ema import MovingAverage
+from cgankd.generator.biggan import BatchNorm
+from cgankd.generator.ema import MovingAverage
 
 
 def test_weights_and_statistics_follow_with_the_stated_lag() -> None:

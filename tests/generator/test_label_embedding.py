@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from generator.config import EmbeddingTraining
-from generator.label_embedding import ImageToLabel, LabelEmbedding, train_label_embedding
-from shardset.errors import TrainingDiverged
+from cgankd.generator.config import EmbeddingTraining
+from cgankd.generator.label_embedding import ImageToLabel, LabelEmbedding, train_label_embedding
+from cgankd.shardset.errors import TrainingDiverged
 
 
 def bars(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from generator.losses import (
+from cgankd.generator.losses import (
     hinge_fake,
     hinge_generator,
     hinge_real,

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from generator.biggan import build_generator
-from generator.config import GeneratorConfig
-from generator.produce import ProduceJob, load_generator, produce_shard, regenerate
-from shardset.errors import BadInput, CheckpointError, StaleStage
-from shardset.files import sha256_file
-from shardset.identity import latents
-from shardset.images import to_pixels
-from shardset.plan import Plan, make_plan, write_plan
-from shardset.shards import read_shard, verify_shard
-from shardset.testing import tiny_space
-from shardset.weights import save_weights
+from cgankd.generator.biggan import build_generator
+from cgankd.generator.config import GeneratorConfig
+from cgankd.generator.produce import ProduceJob, load_generator, produce_shard, regenerate
+from cgankd.shardset.errors import BadInput, CheckpointError, StaleStage
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.identity import latents
+from cgankd.shardset.images import to_pixels
+from cgankd.shardset.pool.plan import Plan, make_plan, write_plan
+from cgankd.shardset.pool.shards import read_shard, verify_shard
+from cgankd.shardset.testing import tiny_space
+from cgankd.shardset.weights import save_weights
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -178,7 +178,7 @@ def test_a_failure_leaves_no_half_shard(
     def fail(pixels: np.ndarray) -> list[bytes]:
         raise BadInput("this image cannot be written")
 
-    monkeypatch.setattr("generator.produce.encode_pngs", fail)
+    monkeypatch.setattr("cgankd.generator.produce.encode_pngs", fail)
     job = jobs(generator_folder, tmp_path, plan_of())[0]
 
     with pytest.raises(BadInput, match="cannot be written"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from generator.spectral import SpectralConv2d, SpectralEmbedding, SpectralLinear
+from cgankd.generator.layers import SpectralConv2d, SpectralEmbedding, SpectralLinear
 
 
 def test_the_largest_singular_value_becomes_one_in_training() -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from generator.config import GeneratorConfig, GeneratorTraining
-from generator.produce import load_generator
-from generator.train import train_generator
-from shardset.errors import BadInput, StaleStage, TrainingDiverged
-from shardset.files import sha256_file
-from shardset.images import decode_png
-from shardset.testing import tiny_space
+from cgankd.generator.config import GeneratorConfig, GeneratorTraining
+from cgankd.generator.produce import load_generator
+from cgankd.generator.train import train_generator
+from cgankd.shardset.errors import BadInput, StaleStage, TrainingDiverged
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.images import decode_png
+from cgankd.shardset.testing import tiny_space
 
 CPU = torch.device("cpu")
 CONFIG = GeneratorConfig(width=8, latent_dim=4)
@@ -281,7 +281,7 @@ def test_the_prior_is_kept_or_balanced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prior: str, share: float
 ) -> None:
     """Labels that the discriminator sees, real and generated, over a short run."""
-    from generator import train as module
+    from cgankd.generator import train as module
 
     seen: list[torch.Tensor] = []
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from generator.watch import PATIENCE, check_health, spread
-from shardset.errors import TrainingDiverged
+from cgankd.generator.watch import PATIENCE, check_health, spread
+from cgankd.shardset.errors import TrainingDiverged
 
 Row = dict[str, float]
 

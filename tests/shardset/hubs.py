@@ -8,10 +8,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants
 
-from shardset.hub_client import Hub
-from shardset.hub_publish import plan_publication, publish, release_files
-from shardset.manifest import read_manifest
-from shardset.testing.hub_server import LoopbackHub
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.publish import plan_publication, publish, release_files
+from cgankd.shardset.release.manifest import read_manifest
+from tests.hub.server import LoopbackHub
 
 TOKEN = "hf_aLoopbackTokenThatMustNotLeak"
 REPO = "user/tiny"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shardset.labels import LabelSettings
-from shardset.sources import RealImages, SourceColumns, read_source
+from cgankd.shardset.labels import LabelSettings
+from cgankd.shardset.sources.read import RealImages, SourceColumns, read_source
 
 BAR = LabelSettings(unit="bar", range=(0.0, 10.0))
 

@@ -11,12 +11,19 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.repocard import metadata_load
 from PIL import Image
 
-from shardset import sample_grid as sample_grid_module
-from shardset.manifest import read_manifest
-from shardset.release_tables import TOP_LOGITS, features_of, release_schema, teacher_logits, top_of
-from shardset.sample_grid import sample_grid
-from shardset.tables import read_numbered
-from shardset.testing import (
+from cgankd.shardset.release import sample_grid as sample_grid_module
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.sample_grid import sample_grid
+from cgankd.shardset.release.tables import (
+    TOP_LOGITS,
+    features_of,
+    release_schema,
+    teacher_logits,
+    top_of,
+)
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.tables import read_numbered
+from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_facts,
     tiny_pixels,
@@ -25,7 +32,6 @@ from shardset.testing import (
     write_tiny_pool,
     write_tiny_release,
 )
-from shardset.verify import verify_release
 
 FULL = {
     **tiny_facts(),

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from shardset import decoded
-from shardset.accepted import read_rows
-from shardset.decoded import decoded_pixels
-from shardset.errors import BadInput, ReleaseError
-from shardset.images import encode_png
-from shardset.manifest import read_manifest
-from shardset.release_tables import release_schema
-from shardset.testing import tiny_continuous_plan, tiny_pixels, tiny_plan, write_tiny_release
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.images import encode_png
+from cgankd.shardset.release import decoded
+from cgankd.shardset.release.accepted import read_rows
+from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.tables import release_schema
+from cgankd.shardset.testing import tiny_continuous_plan, tiny_pixels, tiny_plan, write_tiny_release
 
 PLAN = tiny_plan()
 PARQUET = "data/accepted/train-00000-of-00001.parquet"
@@ -320,8 +320,8 @@ def test_two_processes_at_once_decode_once(release, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from shardset import decoded
-from shardset.manifest import read_manifest
+from cgankd.shardset.release import decoded
+from cgankd.shardset.release.manifest import read_manifest
 
 release, cache = map(Path, sys.argv[1:])
 write, count = decoded._write, []

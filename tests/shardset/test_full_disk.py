@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from shardset.errors import BadInput
-from shardset.files import write_json
-from shardset.shards import PoolShardWriter
-from shardset.tables import write_table
-from shardset.testing import write_tiny_release
-from shardset.weights import save_weights
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import write_json
+from cgankd.shardset.pool.shards import PoolShardWriter
+from cgankd.shardset.tables import write_table
+from cgankd.shardset.testing import write_tiny_release
+from cgankd.shardset.weights import save_weights
 
 NOISE = np.random.default_rng(0).bytes(100_000)
 

@@ -1,6 +1,6 @@
 """Tokens never get into a line, and small files are known by git's own hash."""
 
-from shardset.hub_client import git_blob, without_token
+from cgankd.shardset.hub.client import git_blob, without_token
 
 
 def test_the_token_in_use_is_left_out_whatever_it_looks_like():

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from shardset.errors import BadInput
-from shardset.hub_id import HubId, hub_id, release_at
-from shardset.manifest import MANIFEST
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.hub.ids import HubId, hub_id, release_at
+from cgankd.shardset.release.manifest import MANIFEST
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from shardset.errors import BadInput, HubError, ReleaseError
-from shardset.hub_client import Hub
-from shardset.hub_publish import local_file, plan_publication, publish, release_files
-from shardset.hub_read import opened
-from shardset.manifest import read_manifest
-from shardset.testing import tiny_facts, tiny_plan, write_tiny_release
-from shardset.testing.hub_faults import Fault
-from shardset.testing.hub_server import LoopbackHub
+from cgankd.shardset.errors import BadInput, HubError, ReleaseError
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.publish import local_file, plan_publication, publish, release_files
+from cgankd.shardset.hub.read import opened
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.testing import tiny_facts, tiny_plan, write_tiny_release
+from tests.hub.faults import Fault
+from tests.hub.server import LoopbackHub
 from tests.shardset.hubs import (
     REPO,
     TOKEN,

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-from shardset.errors import BadInput, CorruptShard, HubError, ReleaseError
-from shardset.hub_pins import pin_path
-from shardset.hub_read import copy_release, opened
-from shardset.manifest import MANIFEST, read_manifest
-from shardset.testing import tiny_facts, tiny_plan, write_tiny_release
-from shardset.testing.hub_faults import Fault
-from shardset.testing.hub_server import LoopbackHub
+from cgankd.shardset.errors import BadInput, CorruptShard, HubError, ReleaseError
+from cgankd.shardset.hub.ids import pin_path
+from cgankd.shardset.hub.read import copy_release, opened
+from cgankd.shardset.release.manifest import MANIFEST, read_manifest
+from cgankd.shardset.testing import tiny_facts, tiny_plan, write_tiny_release
+from tests.hub.faults import Fault
+from tests.hub.server import LoopbackHub
 from tests.shardset.hubs import REPO, TOKEN, hub_and_client, published, tags, use_hub
 
 ACCEPTED = "data/accepted/train-00000-of-00001.parquet"

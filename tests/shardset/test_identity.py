@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardset.errors import BadInput
-from shardset.identity import key_text, latents, pool_id, uniforms
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.identity import key_text, latents, pool_id, uniforms
 
 WORD = (1 << 64) - 1
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from shardset.errors import BadInput
-from shardset.images import (
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.images import (
     BadImage,
     decode_png,
     encode_png,

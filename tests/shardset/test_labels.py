@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shardset.errors import BadInput
-from shardset.labels import ClassLabels, ContinuousLabels
-from shardset.source_labels import snapped
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.sources.listing import snapped
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shardset.errors import BadInput, SourceError
-from shardset.images import pixel_sha256
-from shardset.labels import ContinuousLabels, LabelSettings
-from shardset.sources import SourceColumns, read_source
+from cgankd.shardset.errors import BadInput, SourceError
+from cgankd.shardset.images import pixel_sha256
+from cgankd.shardset.labels import ContinuousLabels, LabelSettings
+from cgankd.shardset.sources.read import SourceColumns, read_source
 from tests.shardset.source_files import (
     by_id,
     noise,
@@ -301,7 +301,7 @@ def test_a_data_set_with_a_column_of_numbers_is_read(tmp_path: Path, numbers) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from shardset.images import encode_png
+    from cgankd.shardset.images import encode_png
 
     images = [encode_png(pixels[None]) for pixels in noise(4, 9, 9)]
     (tmp_path / "data").mkdir()

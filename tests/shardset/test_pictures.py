@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardset.images import BadImage
-from shardset.pictures import square_pixels
+from cgankd.shardset.images import BadImage
+from cgankd.shardset.sources.pictures import square_pixels
 from tests.shardset.source_files import (
     noise,
     one_picture,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shardset.errors import BadInput, CorruptShard
-from shardset.plan import Plan, Segment, ShardSpec, make_plan, read_plan, write_plan
+from cgankd.shardset.errors import BadInput, CorruptShard
+from cgankd.shardset.pool.plan import Plan, Segment, ShardSpec, make_plan, read_plan, write_plan
 
 counts = st.dictionaries(st.integers(0, 5), st.integers(0, 30), min_size=1).filter(
     lambda per_label: any(per_label.values())

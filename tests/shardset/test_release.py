@@ -11,15 +11,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from shardset import release, release_parquet
-from shardset.errors import BadInput, CorruptShard, ReleaseError, RunBusy
-from shardset.files import read_json, sha256_file
-from shardset.images import encode_png, pixel_sha256
-from shardset.manifest import read_manifest, salted_hashes, write_pool_manifest
-from shardset.release import build_release, release_facts, whole_folder
-from shardset.shards import PoolShardWriter
-from shardset.tables import read_numbered, read_table, write_table
-from shardset.testing import (
+from cgankd.shardset.errors import BadInput, CorruptShard, ReleaseError, RunBusy
+from cgankd.shardset.files import read_json, sha256_file
+from cgankd.shardset.images import encode_png, pixel_sha256
+from cgankd.shardset.pool.shards import PoolShardWriter
+from cgankd.shardset.release import build as release
+from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release.build import build_release, release_facts, whole_folder
+from cgankd.shardset.release.manifest import read_manifest, salted_hashes, write_pool_manifest
+from cgankd.shardset.tables import read_numbered, read_table, write_table
+from cgankd.shardset.testing import (
     tiny_facts,
     tiny_pixels,
     tiny_plan,

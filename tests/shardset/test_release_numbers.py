@@ -8,15 +8,16 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from shardset.errors import BadInput, ReleaseError
-from shardset.files import read_json
-from shardset.h5_export import write_fake_h5
-from shardset.labels import LabelSettings
-from shardset.manifest import read_manifest
-from shardset.release import build_release
-from shardset.sources import SourceColumns, read_source
-from shardset.tables import read_numbered, read_table, write_table
-from shardset.testing import (
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.files import read_json
+from cgankd.shardset.labels import LabelSettings
+from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.h5_export import write_fake_h5
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.sources.read import SourceColumns, read_source
+from cgankd.shardset.tables import read_numbered, read_table, write_table
+from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_facts,
@@ -24,7 +25,6 @@ from shardset.testing import (
     tiny_plan,
     write_tiny_release,
 )
-from shardset.verify import verify_release
 
 ACCEPTED = "data/accepted/train-00000-of-00001.parquet"
 PARTS = ["−60 … −30", "−30 … 0", "0 … 30", "30 … 60"]

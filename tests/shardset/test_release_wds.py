@@ -12,14 +12,14 @@ import webdataset
 from datasets import ClassLabel, load_dataset
 from PIL import Image
 
-from shardset import release_wds
-from shardset.errors import BadInput, ReleaseError
-from shardset.files import sha256_file
-from shardset.manifest import MANIFEST, read_manifest
-from shardset.release_wds import build_wds
-from shardset.tables import read_table
-from shardset.testing import tiny_continuous_plan, write_tiny_release
-from shardset.verify import verify_release
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.release import wds as release_wds
+from cgankd.shardset.release.manifest import MANIFEST, read_manifest
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.release.wds import build_wds
+from cgankd.shardset.tables import read_table
+from cgankd.shardset.testing import tiny_continuous_plan, write_tiny_release
 
 ACCEPTED = "data/accepted/train-00000-of-00001.parquet"
 TAR = "data/train-000000.tar"

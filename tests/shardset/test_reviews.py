@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardset import reviews as module
-from shardset.errors import BadInput
-from shardset.reviews import (
+from cgankd.shardset import reviews as module
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.reviews import (
     MAX_LINE,
     VERDICTS,
     Decision,
@@ -24,7 +24,7 @@ from shardset.reviews import (
     checked_label,
     read_reviews,
 )
-from shardset.testing import tiny_continuous_space, tiny_space
+from cgankd.shardset.testing import tiny_continuous_space, tiny_space
 
 FIRST = {"reviewer": "first"}
 GOOD = {
@@ -38,7 +38,7 @@ GOOD = {
 CHILD = """
 import sys
 from pathlib import Path
-from shardset.reviews import Decision, ReviewSession
+from cgankd.shardset.reviews import Decision, ReviewSession
 session = ReviewSession.open(Path(sys.argv[1]), sys.argv[2])
 print("ready", flush=True)
 for key in range(int(sys.argv[3])):

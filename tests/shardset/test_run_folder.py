@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shardset.errors import BadInput, CorruptShard, RunBusy, StaleStage
-from shardset.files import read_json
-from shardset.run_folder import STAGES, RunFolder
+from cgankd.shardset.errors import BadInput, CorruptShard, RunBusy, StaleStage
+from cgankd.shardset.files import read_json
+from cgankd.shardset.pool.run_folder import STAGES, RunFolder
 
 HOLDER = """
 import sys
 from pathlib import Path
-from shardset.run_folder import RunFolder
+from cgankd.shardset.pool.run_folder import RunFolder
 with RunFolder.open(Path(sys.argv[1])).lock():
     sys.stdout.write("held\\n")
     sys.stdout.flush()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shardset.images import encode_png
-from shardset.shards import PoolShardWriter, is_done, verify_shard
-from shardset.testing import tiny_pixels, tiny_plan
+from cgankd.shardset.images import encode_png
+from cgankd.shardset.pool.shards import PoolShardWriter, is_done, verify_shard
+from cgankd.shardset.testing import tiny_pixels, tiny_plan
 
 # Writing a shard makes nine system calls that matter, in this order.
 MOMENTS = [

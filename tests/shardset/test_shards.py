@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardset.errors import CorruptShard, StaleStage
-from shardset.images import encode_png, pixel_sha256
-from shardset.shards import (
+from cgankd.shardset.errors import CorruptShard, StaleStage
+from cgankd.shardset.images import encode_png, pixel_sha256
+from cgankd.shardset.pool.shards import (
     PoolShardWriter,
     is_done,
     marker_of,
@@ -22,7 +22,7 @@ from shardset.shards import (
     tar_header,
     verify_shard,
 )
-from shardset.tables import read_metadata
+from cgankd.shardset.tables import read_metadata
 
 POOL = "0123456789abcdef"
 

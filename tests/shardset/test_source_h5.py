@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from shardset.errors import BadInput, SourceError
-from shardset.labels import LabelSettings
+from cgankd.shardset.errors import BadInput, SourceError
+from cgankd.shardset.labels import LabelSettings
 from tests.shardset.source_files import noise, read, read_numbers
 
 YEARS = LabelSettings(unit="years", range=(0.0, 60.0))
@@ -231,7 +231,7 @@ def test_labels_that_do_not_suit_the_task_are_refused(tmp_path: Path) -> None:
 def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install is said."""
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(SourceError, match=r"pip install 'cgan-kd\[hdf5\]'"):
+    with pytest.raises(SourceError, match=r"pip install 'cgankd\[hdf5\]'"):
         read_numbers(f"h5:{tmp_path / 'a.h5'}", YEARS)
 
 

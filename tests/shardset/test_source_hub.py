@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shardset.errors import SourceError
-from shardset.images import encode_png
-from shardset.sources import RealImages, SourceColumns, read_source
+from cgankd.shardset.errors import SourceError
+from cgankd.shardset.images import encode_png
+from cgankd.shardset.sources.read import RealImages, SourceColumns, read_source
 
 CLASSES = datasets.ClassLabel(names=["owl", "ant"])
 
@@ -308,8 +308,8 @@ def loopback_hub(files: dict[str, bytes], revisions: dict[str, str]) -> Iterator
 
 READ = """
 import sys
-from shardset.errors import SourceError
-from shardset.sources import SourceColumns, read_source
+from cgankd.shardset.errors import SourceError
+from cgankd.shardset.sources.read import SourceColumns, read_source
 for spec in sys.argv[1:]:
     try:
         reals = read_source(spec, size=None, channels=None, columns=SourceColumns())

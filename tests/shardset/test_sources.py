@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shardset.errors import SourceError
-from shardset.images import encode_png, pixel_sha256
-from shardset.sources import SourceColumns, read_source
+from cgankd.shardset.errors import SourceError
+from cgankd.shardset.images import encode_png, pixel_sha256
+from cgankd.shardset.sources.read import SourceColumns, read_source
 from tests.shardset.source_files import (
     by_id,
     noise,

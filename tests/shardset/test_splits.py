@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shardset.errors import SourceError
-from shardset.labels import ClassLabels, ContinuousLabels
-from shardset.sources import RealImages
-from shardset.splits import Budget, RealData, RealSplit, split_reals
+from cgankd.shardset.errors import SourceError
+from cgankd.shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.sources.read import RealImages
+from cgankd.shardset.splits import Budget, RealData, RealSplit, split_reals
 
 PARTS = ("train", "validation", "outside", "test")
 

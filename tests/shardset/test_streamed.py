@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardset.decoded import decoded_pixels
-from shardset.errors import HubError, ReleaseError
-from shardset.files import sha256_file
-from shardset.hub_client import Hub
-from shardset.hub_read import opened
-from shardset.manifest import FileEntry, read_manifest
-from shardset.streamed import Stream, from_folder, from_hub
-from shardset.testing import write_tiny_release
-from shardset.testing.hub_faults import Fault
+from cgankd.shardset.errors import HubError, ReleaseError
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.hub.client import Hub
+from cgankd.shardset.hub.read import opened
+from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.manifest import FileEntry, read_manifest
+from cgankd.shardset.release.streamed import Stream, from_folder, from_hub
+from cgankd.shardset.testing import write_tiny_release
+from tests.hub.faults import Fault
 from tests.shardset.hubs import REPO, hub_and_client, published, tags
 
 ROWS = (3, 1, 6, 2, 5, 4)  # of its files, in all 21

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardset.errors import CorruptShard
-from shardset.tables import (
+from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.tables import (
     numbered_tables,
     read_metadata,
     read_numbered,

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardset import manifest as manifest_module
-from shardset.files import sha256_file
-from shardset.images import encode_png
-from shardset.testing import write_tiny_release
-from shardset.verify import verify_release
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.images import encode_png
+from cgankd.shardset.release import manifest as manifest_module
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.testing import write_tiny_release
 
 DATA = "data/accepted/train-00000-of-00001.parquet"
 MANIFEST = "metadata/manifest.json"

@@ -4,13 +4,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shardset import release_parquet
-from shardset.errors import BadInput, ReleaseError
-from shardset.files import sha256_file
-from shardset.manifest import MANIFEST, Changes, read_manifest
-from shardset.release import build_release, propose_version
-from shardset.tables import read_table, write_table
-from shardset.testing import (
+from cgankd.shardset.errors import BadInput, ReleaseError
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release.build import build_release, propose_version
+from cgankd.shardset.release.manifest import MANIFEST, Changes, read_manifest
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.release.versions import next_version, parent_of, released_versions, understated
+from cgankd.shardset.tables import read_table, write_table
+from cgankd.shardset.testing import (
     tiny_facts,
     tiny_plan,
     write_tiny_pool,
@@ -18,8 +20,6 @@ from shardset.testing import (
     write_tiny_scores,
     write_tiny_selection,
 )
-from shardset.verify import verify_release
-from shardset.versions import next_version, parent_of, released_versions, understated
 
 
 @pytest.fixture

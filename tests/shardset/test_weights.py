@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shardset.errors import CheckpointError
-from shardset.files import sha256_file
-from shardset.weights import load_foreign, load_weights, save_weights, weights_sha256
+from cgankd.shardset.errors import CheckpointError
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.weights import load_foreign, load_weights, save_weights, weights_sha256
 
 EXPECTED = {"conv.weight": (2, 1, 3, 3), "conv.bias": (2,), "step": ()}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shardset.errors import TrainingDiverged
-from student.arms import ARMS, arms_of, choose, images_seen, starts_from_no_kd, steps_of
+from cgankd.shardset.errors import TrainingDiverged
+from cgankd.student.arms import ARMS, arms_of, choose, images_seen, starts_from_no_kd, steps_of
 
 
 def test_arms_are_those_of_the_comparison():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from shardset.errors import BadInput
-from shardset.labels import ContinuousLabels
-from shardset.testing import tiny_space
-from student.evaluate import accuracy, mean_cross_entropy, measures, outputs_of, predictions
-from student.networks import build_network
+from cgankd.nets.networks import build_network
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.testing import tiny_space
+from cgankd.student.evaluate import accuracy, mean_cross_entropy, measures, outputs_of, predictions
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
 

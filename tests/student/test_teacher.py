@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from shardset.errors import BadInput, CheckpointError
-from student.evaluate import outputs_of
-from student.export import export_network
-from student.networks import build_network, save_network
-from student.teacher import load_teacher
+from cgankd.nets.networks import build_network, save_network
+from cgankd.shardset.errors import BadInput, CheckpointError
+from cgankd.student.evaluate import outputs_of
+from cgankd.student.export import export_network
+from cgankd.student.teacher import load_teacher
 
 CPU = torch.device("cpu")
 IMAGES = torch.rand(5, 1, 8, 8) * 2 - 1

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from app.review_opening import open_subject
-from shardset.testing import (
+from cgankd.app.review.opening import open_subject
+from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_plan,

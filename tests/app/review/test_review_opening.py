@@ -8,22 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from app.review_filters import Filter, counted, histogram, ordered, page, pages
-from app.review_images import thumbnails
-from app.review_opening import open_subject, with_selection
-from app.review_policy import preview
-from app.review_sample import (
-    nearest_kept,
-    rows_along,
-    sample,
-)
-from curation.policy import Policy
-from shardset.errors import BadInput, CorruptShard
-from shardset.reviews import VERDICTS
-from shardset.tables import read_numbered, read_table, write_table
-from shardset.testing import (
-    write_tiny_selection,
-)
+from cgankd.app.review.filters import Filter, counted, histogram, ordered, page, pages
+from cgankd.app.review.images import thumbnails
+from cgankd.app.review.opening import open_subject, with_selection
+from cgankd.app.review.policy import preview
+from cgankd.app.review.sample import nearest_kept, rows_along, sample
+from cgankd.curation.policies.policy import Policy
+from cgankd.shardset.errors import BadInput, CorruptShard
+from cgankd.shardset.reviews import VERDICTS
+from cgankd.shardset.tables import read_numbered, read_table, write_table
+from cgankd.shardset.testing import write_tiny_selection
 from tests.app.review.tiny_reviews import nothing_said, rows_where, shown
 
 

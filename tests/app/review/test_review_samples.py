@@ -9,24 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.review_blind import BlindPair, blind_pairs, blind_score, wilson
-from app.review_data import SCORES
-from app.review_images import stored_pictures, thumbnails
-from app.review_opening import open_subject
-from app.review_sample import (
-    Reals,
-    nearest_kept,
-    probabilities,
-    rows_by_label,
-    sample,
-)
-from shardset.errors import BadInput
-from shardset.shards import PoolShardWriter, read_shard
-from shardset.tables import read_numbered
-from shardset.testing import (
-    tiny_plan,
-    tiny_space,
-)
+from cgankd.app.review.blind import BlindPair, blind_pairs, blind_score, wilson
+from cgankd.app.review.data import SCORES
+from cgankd.app.review.images import stored_pictures, thumbnails
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.sample import Reals, nearest_kept, probabilities, rows_by_label, sample
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.pool.shards import PoolShardWriter, read_shard
+from cgankd.shardset.tables import read_numbered
+from cgankd.shardset.testing import tiny_plan, tiny_space
 from tests.app.review.tiny_reviews import (
     pixels_in,
     write_run,
@@ -203,7 +194,7 @@ def test_random_rows_of_a_label_are_kept_ones_and_seeded(subject):
 def test_nothing_here_imports_streamlit_or_torch():
     """Opening, filtering, deciding and previewing start at once."""
     names = ["state", "data", "filters", "images", "sample", "policy", "compare", "blind"]
-    code = f"import sys, {', '.join(f'app.review_{name}' for name in names)}; "
+    code = f"import sys, {', '.join(f'cgankd.app.review.{name}' for name in names)}; "
     code += "print([n for n in ('streamlit', 'torch', 'faiss', 'datasets') if n in sys.modules])"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

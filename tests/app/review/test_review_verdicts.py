@@ -7,24 +7,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from app.recipe import load_recipe
-from app.review_compare import compare
-from app.review_filters import Filter, matching
-from app.review_opening import open_subject
-from app.review_policy import overrides_of, preview
-from app.review_sample import (
-    reals_or_reason,
-)
-from app.review_state import ReviewState
-from curation.policy import Policy
-from shardset.errors import BadInput
-from shardset.reviews import VERDICTS, Decision, ReviewSession
-from shardset.run_folder import RunFolder
-from shardset.tables import read_table, write_table
-from shardset.testing import (
-    tiny_plan,
-    tiny_space,
-)
+from cgankd.app.recipe import load_recipe
+from cgankd.app.review.compare import compare
+from cgankd.app.review.filters import Filter, matching
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.policy import overrides_of, preview
+from cgankd.app.review.sample import reals_or_reason
+from cgankd.app.review.state import ReviewState
+from cgankd.curation.policies.policy import Policy
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.reviews import VERDICTS, Decision, ReviewSession
+from cgankd.shardset.tables import read_table, write_table
+from cgankd.shardset.testing import tiny_plan, tiny_space
 from tests.app.review.tiny_reviews import ME, shown, write_run
 
 

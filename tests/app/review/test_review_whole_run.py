@@ -7,21 +7,17 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from app import commands
-from app.recipe import load_recipe
-from app.review_opening import open_subject
-from app.review_policy import preview, run_selection, save_recipe
-from app.review_sample import (
-    open_reals,
-    real_picture,
-    sample,
-)
-from app.review_state import ReviewState
-from curation.policy import Policy
-from shardset.errors import BadInput, RatioRefused, StaleStage
-from shardset.files import read_json
-from shardset.run_folder import RunFolder
-from shardset.tables import read_metadata, read_table
+from cgankd.app import commands
+from cgankd.app.recipe import load_recipe
+from cgankd.app.review.opening import open_subject
+from cgankd.app.review.policy import preview, run_selection, save_recipe
+from cgankd.app.review.sample import open_reals, real_picture, sample
+from cgankd.app.review.state import ReviewState
+from cgankd.curation.policies.policy import Policy
+from cgankd.shardset.errors import BadInput, RatioRefused, StaleStage
+from cgankd.shardset.files import read_json
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.tables import read_metadata, read_table
 from tests.app.review.tiny_reviews import ME, QUIET, pixels_in
 from tests.app.tiny import OVERRIDES
 

@@ -5,17 +5,13 @@ import io
 import numpy as np
 from PIL import Image
 
-from app.console import Console
-from app.review_filters import matching
-from curation.neighbour_table import Neighbours, Thresholds
-from shardset.reviews import NONE
-from shardset.run_folder import RunFolder
-from shardset.tables import write_table
-from shardset.testing import (
-    write_tiny_pool,
-    write_tiny_scores,
-    write_tiny_selection,
-)
+from cgankd.app.console import Console
+from cgankd.app.review.filters import matching
+from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.reviews import NONE
+from cgankd.shardset.tables import write_table
+from cgankd.shardset.testing import write_tiny_pool, write_tiny_scores, write_tiny_selection
 
 QUIET = Console(json=True)
 ME = {"reviewer": "first"}

@@ -1,0 +1,132 @@
+"""What changed between two releases, or two selections, wherever they lie."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from cgankd.app.compared import SECTIONS, Side, side
+from cgankd.app.console import Console
+from cgankd.curation.difference import changes_per_group, difference, kept_per_group, why
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.identity import key_text
+
+SHOWN = 20  # keys on a console; all are in the JSON
+WIDTH = 40  # characters of a value on a console
+
+
+def changed(
+    before: str, after: str | None, from_: str, to: str, console: Console
+) -> dict[str, Any]:
+    """What `cgankd diff --json` prints: how many keys changed, why, of which labels and which they
+    are (null where the pools differ), images for each label, and by `SECTIONS` the fields that
+    changed.
+
+    Each side is a release folder, a Hub id, or a run folder with a selection's name.
+    """
+    if (after is None or after == before) and from_ == to:
+        raise BadInput(
+            f"{before} was given alone; give a second folder, or a run folder with two selections: "
+            "--from NAME --to NAME"
+        )
+    old, new = side(before, from_), side(before if after is None else after, to)
+    result: dict[str, Any] = {
+        "before": {"name": old.name, "pool_id": old.pool_id},
+        "after": {"name": new.name, "pool_id": new.pool_id},
+        **_keys(old, new, console),
+        "counts": _counts(old, new, console),
+    }
+    for name in SECTIONS:
+        if name in old.sections and name in new.sections:
+            fields = list(field_changes(old.sections[name], new.sections[name]))
+            if name == "metrics":  # one that was not measured before is no change
+                fields = [f for f in fields if None not in (f["before"], f["after"])]
+            result[name] = fields
+            _show(
+                name,
+                [[f["field"], _cell(f["before"]), _cell(f["after"])] for f in fields],
+                ["field", "before", "after"],
+                console,
+            )
+    if old.pool_id == new.pool_id and not (
+        result["changed"] or any(result.get(name) for name in SECTIONS)
+    ):
+        console.note("nothing changed")
+    return result
+
+
+def field_changes(before: Any, after: Any, field: str = "") -> Iterator[dict[str, Any]]:
+    """The fields of two nested mappings whose values differ: `field` dotted, before, after.
+
+    A field that is not there counts as null; lists are compared as a whole.
+    """
+    sides = [value for value in (before, after) if value is not None]
+    if sides and all(isinstance(value, dict) for value in sides):
+        old, new = before or {}, after or {}
+        for name in sorted(old.keys() | new.keys()):
+            inner = f"{field}.{name}" if field else name
+            yield from field_changes(old.get(name), new.get(name), inner)
+    # By text: 1, 1.0 and true are equal in Python but not the same setting.
+    elif json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+        yield {"field": field, "before": before, "after": after}
+
+
+def _keys(old: Side, new: Side, console: Console) -> dict[str, Any]:
+    """What became of each key, which only samples of one pool have in common."""
+    if old.pool_id != new.pool_id:
+        console.note(
+            f"{old.name} and {new.name} are of different pools ({old.pool_id} and {new.pool_id}): "
+            "the same key is another sample, so keys are not compared"
+        )
+        return dict.fromkeys(("changed", "why", "labels", "keys"))
+    changes = difference(old.decisions, new.decisions)
+    reasons, labels = why(changes), changes_per_group(changes, new.space)
+    for title, table in (
+        (f"{len(changes):,} samples changed", reasons),
+        ("by assigned label", labels.drop_columns("group")),
+        (f"keys, the first {SHOWN} at most", _with_key_text(changes.slice(0, SHOWN))),
+    ):
+        rows = [list(row.values()) for row in table.to_pylist()]
+        _show(title, rows, [name.replace("_", " ") for name in table.column_names], console)
+    return {
+        "changed": len(changes),
+        "why": reasons.to_pylist(),
+        "labels": labels.to_pylist(),
+        "keys": changes.to_pylist(),
+    }
+
+
+def _counts(old: Side, new: Side, console: Console) -> list[dict[str, Any]]:
+    """Images for each label of either side, null where a side has no such label."""
+    before, after = (kept_per_group(s.decisions, s.space) for s in (old, new))
+    counts = [
+        {"label": name, "before": before.get(name), "after": after.get(name)}
+        for name in dict.fromkeys([*before, *after])
+    ]
+    total = f"images: {sum(before.values()):,} before, {sum(after.values()):,} after"
+    rows = [list(row.values()) for row in counts if row["before"] != row["after"]]
+    if rows:
+        console.table(total, ["label", "before", "after"], rows)
+    else:
+        console.note(f"{total}, as many of each label")
+    return counts
+
+
+def _show(title: str, rows: list[list[Any]], columns: list[str], console: Console) -> None:
+    if rows:
+        console.table(title, columns, rows)
+
+
+def _cell(value: Any) -> str | None:
+    """A value as it is written in JSON, exact where a table would round it."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+
+
+def _with_key_text(changes: pa.Table) -> pa.Table:
+    """The same rows with keys as they are written everywhere: numbers, but none to count with."""
+    keys = [key_text(key) for key in changes["key"].to_pylist()]
+    return changes.set_column(0, "key", pa.array(keys, pa.string()))

@@ -1,0 +1,183 @@
+"""What a policy would do: on the scores that are loaded, at once, and nothing is written until
+somebody saves it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from cgankd.app.review.data import Subject
+from cgankd.app.review.filters import Counts, counted
+from cgankd.curation.difference import CHANGES, difference, why
+from cgankd.curation.neighbours.find import Features
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import KEPT, REASONS, Selection, select
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import write_bytes
+from cgankd.shardset.reviews import Reviews
+
+EXAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A policy's selection, and how it differs from the decisions that the subject has."""
+
+    selection: Selection
+    counts: Counts
+    shortfall: dict[str, int]  # group's name → samples missing to its quota
+    why: pa.Table  # change, reason_before, reason_after, count: the most frequent first
+    came: np.ndarray  # example rows int64, kept now and not before
+    went: np.ndarray  # kept before and not now
+    relabelled: np.ndarray  # kept with another label
+    notes: tuple[str, ...]
+
+
+def preview(
+    subject: Subject, policy: Policy, reviews: Reviews | None = None, examples: int = EXAMPLES
+) -> Preview:
+    """What a policy and what reviewers said make of the subject's scores.
+
+    `BadInput` where there are no scores, or the policy asks for neighbours that are not there.
+    """
+    if not np.isfinite(subject.scores["teacher_error"]).any():
+        raise BadInput(f"{subject.path} has no scores to select by; run `cgankd score` first")
+    notes = []
+    if subject.ratio_problems and policy.subsample != "none":
+        policy = policy.model_copy(update={"subsample": "none"})
+        notes.append(f"density ratio refused, nothing is subsampled: {subject.ratio_problems[0]}")
+    if subject.kind == "release":
+        notes.append("a release does not say which samples came first: limits are fitted on all")
+    selection = select(
+        subject.policy_scores,
+        policy,
+        subject.uniforms,
+        subject.in_first_round,
+        subject.neighbours if policy.needs_neighbours else None,
+        _features(subject) if policy.diversity != "none" else None,
+        None if reviews is None else reviews.deciding(),
+    )
+    changes = changed(subject, selection)
+    rows = {
+        change: subject.rows_of(
+            changes["key"].to_numpy()[np.array(changes["change"]) == change][:examples]
+        )
+        for change in CHANGES
+    }
+    names = subject.space.group_names
+    return Preview(
+        selection,
+        counted(subject, selection.reason),
+        {names[group]: missing for group, missing in selection.shortfall.items()},
+        why(changes),
+        **rows,
+        notes=(*notes, *selection.problems(subject.space)),
+    )
+
+
+def changed(subject: Subject, after: Selection | Subject) -> pa.Table:
+    """One row for each key that came, went or has another label, as `difference` tells it.
+
+    `after` decides on the same keys. Only what differs is compared further: of a million samples
+    few do.
+    """
+    rows = np.flatnonzero(
+        (subject.kept != after.kept) | (subject.kept & (subject.label != after.label))
+    )
+    return difference(_rows(subject, rows), _rows(after, rows))
+
+
+def save_recipe(subject: Subject, policy: Policy, path: Path) -> Path:
+    """The path of a new recipe file: the subject's own with this policy.
+
+    `BadInput` where the file exists or the subject has no recipe.
+    """
+    from cgankd.app.recipe import load_recipe, recipe_of, recipe_yaml
+
+    if path.exists():
+        raise BadInput(f"{path} exists; give another name")
+    own = subject.path / "recipe.yaml"
+    if own.is_file():
+        recipe = load_recipe(str(own)).model_copy(update={"policy": policy})
+    elif isinstance(data := subject.facts.get("recipe"), dict):
+        entries = {**data, "policy": policy.model_dump(mode="json")}
+        recipe = recipe_of(entries, f"of {subject.path}")
+    else:
+        raise BadInput(f"{subject.path} has no recipe to put the policy in")
+    write_bytes(path, recipe_yaml(recipe).encode())
+    return path
+
+
+def run_selection(
+    subject: Subject, policy: Policy, name: str, replace: bool = False
+) -> dict[str, Any]:
+    """Counts of the selection that was written to a run under this name: with the policy, and with
+    all verdicts on disk. `replace` allows another selection's name.
+    """
+    from cgankd.app import commands
+    from cgankd.app.console import Console
+    from cgankd.app.stages.selections import ARMS_WITHOUT_REVIEWS
+
+    if subject.kind != "run":
+        raise BadInput(f"{subject.path} is a release, which never changes; open the run instead")
+    if name in ARMS_WITHOUT_REVIEWS or not name.strip(".") or "/" in name:
+        raise BadInput(
+            f"{name!r} cannot be a selection's name here; {', '.join(ARMS_WITHOUT_REVIEWS)} belong "
+            "to the arms"
+        )
+    if name in subject.selections and not replace:
+        raise BadInput(f"there is a selection {name!r}; give another name, or replace it")
+    redo = ["selections"] if name in subject.selections else []
+    return commands.select(
+        subject.path,
+        console=Console(json=True),
+        name=name,
+        overrides=overrides_of(policy),
+        redo=redo,
+    )
+
+
+def overrides_of(policy: Policy) -> Sequence[str]:
+    """The policy as `--set` has it, every field."""
+    return [
+        f"policy.{name}={yaml.safe_dump(value).splitlines()[0]}"
+        for name, value in policy.model_dump(mode="json").items()
+    ]
+
+
+def _rows(decided: Selection | Subject, rows: np.ndarray) -> pa.Table:
+    """Some rows of a selection as it lies on disk."""
+    reason = decided.reason[rows]
+    kept = reason == KEPT
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(np.where(kept, 0, reason), pa.int8(), mask=kept), pa.array(REASONS)
+    )
+    return pa.table(
+        {
+            "key": decided.key[rows],
+            "kept": kept,
+            "reason": names.cast(pa.string()),
+            "label": decided.label[rows],
+            "original_label": decided.original_label[rows],
+        }
+    )
+
+
+def _features(subject: Subject) -> Features:
+    """The stored features of every sample; `BadInput` where there are none."""
+    from cgankd.curation.neighbours.pool_features import StoredFeatures
+    from cgankd.shardset.pool.plan import read_plan
+
+    folder = subject.path / "features" / "ratio"
+    if subject.kind != "run" or not any(folder.glob("*.npy")):
+        raise BadInput(
+            f"policy.diversity needs features, and {subject.path} has none; run "
+            "`cgankd find-neighbours` on the run"
+        )
+    counts = [spec.count for spec in read_plan(subject.path / "pool" / "plan.json").shards]
+    return StoredFeatures(folder, counts, np.arange(sum(counts)))

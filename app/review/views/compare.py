@@ -1,0 +1,149 @@
+"""Two selections side by side: of one run, of two versions, or a policy that nobody saved yet."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from cgankd.app.review.compare import Comparison, compare
+from cgankd.app.review.data import Subject
+from cgankd.app.review.filters import Histogram
+from cgankd.app.review.images import thumbnails
+from cgankd.app.review.views.filtering import NAMES
+from cgankd.app.review.views.overview import check_facts
+from cgankd.app.review.views.shared import COLOURS, opened, pictures, selected, started, subject_at
+
+PREVIEWED = "the Policy page's sliders"
+OTHER = "another run, release or Hub id"
+SHOWN = 24
+
+
+def draw() -> None:
+    """Draws what is chosen on both sides, and what differs."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        first = _side("First", 0)
+    with right:
+        second = _side("Second", 1)
+    if first is None or second is None:
+        return
+    found = compare(first, second)
+    if not found.same_pool:
+        st.info("These are of different pools, so samples cannot be matched; counts still compare.")
+    names = ("first", "second")
+    kept = [int(counts.kept.sum()) for counts in found.counts]
+    left.metric("Kept", f"{kept[0]:,}")
+    right.metric("Kept", f"{kept[1]:,}", f"{kept[1] - kept[0]:+,}")
+    index = pd.Index(found.counts[0].names, name="label")
+    per_label = pd.DataFrame(
+        {name: counts.kept for name, counts in zip(names, found.counts, strict=True)}, index=index
+    )
+    st.bar_chart(
+        per_label,
+        stack=False,
+        height=260,
+        x_label="label",
+        y_label="kept",
+        color=list(COLOURS[:2]),
+        sort=False,
+    )
+    _dropped(found)
+    _metrics(first, second)
+    _spread(found)
+    _only(first, "Only in the first", found.only_first)
+    _only(second, "Only in the second", found.only_second)
+    if found.why is not None and len(found.why):
+        st.subheader("Why")
+        st.dataframe(found.why.to_pandas(), hide_index=True, alt="Changes and their reasons")
+
+
+def _side(title: str, number: int) -> Subject | None:
+    subject = opened().subject
+    options = [*subject.selections, OTHER]
+    if "previewed" in st.session_state:
+        options.insert(len(subject.selections), PREVIEWED)
+    start = 0 if subject.selection is None else options.index(subject.selection)
+    if number:
+        others = [i for i in range(len(options) - 1) if i != start]
+        start = others[-1] if others else start
+    chosen = st.selectbox(title, options, key=started(f"compare.{title}", options[start]))
+    if chosen == PREVIEWED:
+        policy, reason, label = st.session_state["previewed"]
+        if len(reason) == len(subject):
+            return replace(subject, selection=None, policy=policy, reason=reason, label=label)
+        return None
+    if chosen != OTHER:
+        return selected(chosen)
+    spec = st.text_input("Folder or Hub id", key=f"compare.{title}.spec")
+    return subject_at(spec) if spec else None
+
+
+def _dropped(found: Comparison) -> None:
+    reasons = [
+        {name: int(column.sum()) for name, column in counts.dropped.items()}
+        for counts in found.counts
+    ]
+    table = pd.DataFrame({"first": reasons[0], "second": reasons[1]}).fillna(0).astype(int)
+    if len(table):
+        st.subheader("Dropped by")
+        st.dataframe(table, alt="Dropped samples by reason, on both sides")
+
+
+def _metrics(first: Subject, second: Subject) -> None:
+    """What was checked of both."""
+    columns = {}
+    for name, subject in (("first", first), ("second", second)):
+        facts = check_facts(subject)
+        if facts and facts["current"]:
+            columns[name] = {
+                row["metric"]: row["value"]
+                for row in facts["metrics"]
+                if row.get("kind", "all") == "all"
+            }
+    st.subheader("Metrics")
+    if columns:
+        st.dataframe(pd.DataFrame(columns), alt="Metrics of the check, on both sides")
+    else:
+        st.info("Neither was checked; `cgankd check` measures a selection.")
+
+
+def _spread(found: Comparison) -> None:
+    """Each score's distribution among what is kept, as shares, so that sizes do not matter."""
+    if not found.histograms:
+        return
+    st.subheader("Scores of what is kept")
+    places = st.columns(2)
+    for number, pair in enumerate(found.histograms):
+        first, second = pair
+        middles = (first.edges[:-1] + first.edges[1:]) / 2
+        table = pd.DataFrame(
+            {"first": _shares(first), "second": _shares(second)}, index=middles.round(4)
+        )
+        with places[number % 2]:
+            st.line_chart(
+                table,
+                height=200,
+                x_label=NAMES[first.score],
+                y_label="share",
+                color=list(COLOURS[:2]),
+            )
+
+
+def _shares(found: Histogram) -> np.ndarray:
+    return found.kept / max(int(found.kept.sum()), 1)
+
+
+def _only(subject: Subject, title: str, keys: np.ndarray) -> None:
+    if not keys.size:
+        return
+    st.subheader(title)
+    st.caption(f"{len(keys):,} samples" + (f", {SHOWN} of them" if len(keys) > SHOWN else ""))
+    rows = subject.rows_of(keys[:SHOWN])
+    captions = [plain_label(subject, row) for row in rows]
+    pictures(thumbnails(subject, rows, 72), captions, 72)
+
+
+def plain_label(subject: Subject, row: int) -> str:
+    """The label of a row, and its key."""
+    return f"{subject.space.display(subject.label[row].item())} ({subject.key[row]})"

@@ -1,0 +1,209 @@
+"""Sliders of a policy, and at once what it would keep."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from pydantic import ValidationError
+
+from cgankd.app.review.data import Subject
+from cgankd.app.review.filters import Counts, counted
+from cgankd.app.review.images import thumbnails
+from cgankd.app.review.policy import Preview, preview, run_selection, save_recipe
+from cgankd.app.review.state import ReviewState
+from cgankd.app.review.views.shared import COLOURS, opened, pictures, plain, started
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import REASONS
+from cgankd.shardset.errors import BadInput
+
+SUBSAMPLES = ("none", "rejection", "budget")
+FILTERS = ("none", "quantile", "band", "agreement")
+SCOPES = ("per-label", "global")
+NEIGHBOURS = (
+    ("memorised", "Drop memorised", 0.99, "similarity to a training image"),
+    ("duplicates", "Drop near-duplicates", 0.97, "similarity that connects two samples"),
+    ("outliers", "Drop outliers", 3.0, "times the median real image's distance"),
+)
+
+
+def draw() -> None:
+    """Draws sliders left, and what they would do right."""
+    state = opened()
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        chosen = _controls(state.subject)
+        heed = st.checkbox("Heed verdicts", key=started("policy.heed", True))
+    if chosen is None:
+        return
+    found = preview(state.subject, chosen, state.reviews() if heed else None)
+    st.session_state["previewed"] = (chosen, found.selection.reason, found.selection.label)
+    with right:
+        _effect(state, found)
+    _keep(state.subject, chosen)
+
+
+def _controls(subject: Subject) -> Policy | None:
+    """The policy that the controls say; None where it is impossible, which is told."""
+    start = subject.policy or Policy()
+    entries: dict[str, Any] = start.model_dump()
+    entries["subsample"] = _one_of("Subsample by density ratio", SUBSAMPLES, start.subsample)
+    if entries["subsample"] == "budget":
+        entries["accept"] = st.slider(
+            "Mean acceptance", 0.01, 1.0, step=0.01, key=started("policy.accept", start.accept)
+        )
+    entries["filter"] = _one_of("Filter by teacher", FILTERS, start.filter)
+    if entries["filter"] in ("quantile", "band"):
+        entries["rho"] = st.slider(
+            "ρ: share that passes", 0.01, 1.0, step=0.01, key=started("policy.rho", start.rho)
+        )
+        entries["scope"] = _one_of("Quantile", SCOPES, start.scope)
+    if entries["filter"] == "band":
+        entries["band_low"] = st.slider(
+            "Share dropped as too easy",
+            0.0,
+            0.99,
+            step=0.01,
+            key=started("policy.band_low", start.band_low),
+        )
+    if entries["filter"] == "agreement" and subject.space.task == "regression":
+        entries["agreement_within"] = st.number_input(
+            "Largest |teacher − label|", 0.0,
+            key=started("policy.agreement_within", start.agreement_within or 1.0),
+        )  # fmt: skip
+    elif subject.space.task == "classification":
+        entries["agreement_within"] = None
+    if subject.neighbours is None:
+        st.caption("Duplicates, memorised and outliers need neighbours, which are not here.")
+        entries.update(memorised=None, duplicates=None, outliers=None)
+    else:
+        for name, title, usual, meaning in NEIGHBOURS:
+            entries[name] = _threshold(name, title, getattr(start, name), usual, meaning)
+    entries["relabel"] = st.checkbox(
+        "Replace labels by the teacher's", key=started("policy.relabel", start.relabel)
+    )
+    if st.checkbox(
+        "Quota for each label", key=started("policy.has_quota", start.quota is not None)
+    ):
+        entries["quota"] = st.number_input(
+            "Samples of each label", 1, key=started("policy.quota", start.quota or 100)
+        )
+    else:
+        entries.update(quota=None, diversity="none")
+    try:
+        return Policy(**entries)
+    except ValidationError as error:
+        st.error(plain(error.errors()[0]["msg"].removeprefix("Value error, ")))
+        return None
+
+
+def _one_of(title: str, names: tuple[str, ...], start: str) -> str:
+    return st.selectbox(title, names, key=started(f"policy.{title}", start))
+
+
+def _threshold(
+    name: str, title: str, start: float | str | None, usual: float, meaning: str
+) -> float | str | None:
+    ways = ("off", "calibrated", "by value")
+    now = "off" if start is None else "calibrated" if start == "calibrated" else "by value"
+    way = st.selectbox(title, ways, key=started(f"policy.{name}", now))
+    if way != "by value":
+        return None if way == "off" else way
+    value = start if isinstance(start, float) else usual
+    high = 1.0 if usual < 1 else 20.0
+    return st.slider(
+        meaning, 0.0, high, step=high / 1000, key=started(f"policy.{name}.value", value)
+    )
+
+
+def _effect(state: ReviewState, found: Preview) -> None:
+    subject = state.subject
+    before, after = counted(subject), found.counts
+    for note in found.notes:
+        st.warning(plain(note))
+    kept = int(after.kept.sum())
+    with st.container(horizontal=True):
+        st.metric("Kept", f"{kept:,}", f"{kept - int(before.kept.sum()):+,}")
+        changes = found.why.to_pylist()
+        for change in ("came", "went", "relabelled"):
+            number = sum(row["count"] for row in changes if row["change"] == change)
+            st.metric(change.capitalize(), f"{number:,}")
+    metrics = _cheap_metrics(subject, found)
+    st.dataframe(metrics, alt="Cheap metrics before and with this policy")
+    st.bar_chart(
+        _per_label(before, after),
+        height=260,
+        stack=False,
+        x_label="label",
+        color=list(COLOURS[:2]),
+        sort=False,
+    )
+    reasons = {name: int(column.sum()) for name, column in after.dropped.items()}
+    was = {name: int(column.sum()) for name, column in before.dropped.items()}
+    st.dataframe(
+        pd.DataFrame({"now": was, "with this policy": reasons}).fillna(0).astype(int),
+        alt="Dropped samples by reason, now and with this policy",
+    )
+    for name, missing in found.shortfall.items():
+        st.warning(plain(f"{name} is {missing:,} short of its quota"))
+    for title, rows in (
+        ("Would come", found.came), ("Would go", found.went), ("Other label", found.relabelled),
+    ):  # fmt: skip
+        if rows.size:
+            st.subheader(title)
+            pictures(thumbnails(subject, rows, 72), [_told(subject, found, r) for r in rows], 72)
+
+
+def _told(subject: Subject, found: Preview, row: int) -> str:
+    label = subject.space.display(found.selection.label[row].item())
+    reason = int(found.selection.reason[row])
+    return label if reason < 0 else f"{label} −{REASONS[reason]}"
+
+
+def _per_label(before: Counts, after: Counts) -> pd.DataFrame:
+    index = pd.Index(before.names, name="label")
+    return pd.DataFrame({"now": before.kept, "with this policy": after.kept}, index=index)
+
+
+def _cheap_metrics(subject: Subject, found: Preview) -> pd.DataFrame:
+    """Means of what is kept, that cost nothing but the score table."""
+    rows = {}
+    agreeing = ~subject.teacher_disagrees & subject.scored
+    for name, kept in (("now", subject.kept), ("with this policy", found.selection.reason < 0)):
+        there = max(int(kept.sum()), 1)
+        rows[name] = {
+            "kept share": f"{100 * kept.mean():.1f} %",
+            "teacher agrees": f"{100 * agreeing[kept].sum() / there:.1f} %",
+            "mean teacher error": f"{_mean(subject.scores['teacher_error'][kept]):.4g}",
+            "mean density ratio": f"{_mean(subject.scores['density_ratio'][kept]):.4g}",
+        }
+    return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else float("nan")
+
+
+def _keep(subject: Subject, chosen: Policy) -> None:
+    """A recipe file, or a selection of the run."""
+    st.divider()
+    left, right = st.columns(2, gap="large")
+    with left, st.form("recipe"):
+        st.subheader("Save as a recipe")
+        name = st.text_input("File", f"{subject.path.name}-policy.yaml")
+        st.caption(plain(f"In {Path.cwd()}"))
+        if st.form_submit_button("Save recipe"):
+            if Path(name).name != name or not name.endswith(".yaml"):
+                raise BadInput(f"{name!r}: give a file name that ends in .yaml, without a folder")
+            st.success(plain(f"Saved {save_recipe(subject, chosen, Path.cwd() / name)}"))
+    with right, st.form("selection"):
+        st.subheader("Run the selection")
+        if subject.kind == "release":
+            st.caption("A release never changes; open the run that it was made by.")
+        name = st.text_input("Selection's name", subject.selection or "cgan-kd")
+        replace = st.checkbox("Replace a selection of this name")
+        if st.form_submit_button("Run selection", disabled=subject.kind == "release"):
+            facts = run_selection(subject, chosen, name, replace)
+            st.success(plain(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}"))

@@ -1,0 +1,317 @@
+"""From a selection to a release folder, with everything that led to it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from cgankd.app.context import Context, Facts
+from cgankd.app.stages.selections import review_facts, reviews_for
+from cgankd.shardset.errors import BadInput, StaleStage
+from cgankd.shardset.files import canonical_json, read_json, sha256_file
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.release.build import (
+    ReleaseFacts,
+    build_release,
+    propose_version,
+    release_facts,
+)
+from cgankd.shardset.release.manifest import read_manifest, salted_hashes
+from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.release.versions import Proposal, understated
+from cgankd.shardset.release.wds import SUFFIX, build_wds
+from cgankd.shardset.tables import read_metadata, read_table
+
+# What the publisher states, in facts of their own beside the recipe.
+STATED = ("license", "citation", "homepage", "generator_repo")
+SALT_LABEL = "cgan-kd real images"
+
+
+def build(ctx: Context, version: str | None, selection: str, include_rejected: bool) -> Facts:
+    """Facts of the release of a selection; one that this run built before is not built again.
+
+    Without a version, the next one is what the changes since the highest ask for; where nothing
+    changed, nothing is built.
+    """
+    run = ctx.run
+    lineage = lineage_of(ctx, selection)
+    given, report = _content(ctx, selection, lineage, include_rejected)
+    fields = {
+        "selection_sha256": run.stage_facts(f"selections/{selection}")["sha256"],
+        "include_rejected": include_rejected,
+        "lineage": {name: value for name, value in lineage.items() if name not in STATED},
+    }
+    fields["lineage"]["recipe"] = {
+        name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
+    }
+    if version is None:
+        proposal = propose_version(run.release, *given, report=report)
+        version = proposal.version
+        if not proposal.reason:
+            ctx.console.note(f"nothing changed since {version}, so nothing was built")
+            return _plain(release_facts(run.release / version))
+        ctx.console.note(f"{version} is proposed: {proposal.reason}")
+    stage = f"release/{version}"
+    if _is_done(ctx, stage, fields) or _was_finished(
+        run.release / version, lineage, include_rejected
+    ):
+        built = release_facts(run.release / version)
+        ctx.console.note(f"{version} was built before and is left as it is")
+    else:
+        if lineage["license"] is None:
+            ctx.console.note(
+                "the card says that the real set's licence is not stated; state it with --set "
+                "card.license=…, its citation with card.citation"
+            )
+        built = build_release(run.release, version, *given, report=report, workers=ctx.workers)
+        manifest = read_manifest(built.folder)
+        if manifest.parent_version and manifest.changes:
+            hidden = understated(manifest.parent_version, version, manifest.changes)
+            if hidden is not None:
+                ctx.console.note(hidden)
+    plain = _plain(built)
+    ctx.finish(stage, fields, {k: v for k, v in plain.items() if k != "folder"})
+    return plain
+
+
+def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
+    """The version that a release of the selection would get, and why; nothing is built."""
+    lineage = lineage_of(ctx, selection)
+    given, report = _content(ctx, selection, lineage, include_rejected)
+    return propose_version(ctx.run.release, *given, report=report)
+
+
+def _content(
+    ctx: Context, selection: str, lineage: Facts, include_rejected: bool
+) -> tuple[tuple[Path, Path, Path, Facts, bool], Facts | None]:
+    """What a release is built of, and the report that goes with it."""
+    run = ctx.run
+    table = run.selections / f"{selection}.parquet"
+    chosen_by = read_metadata(table).get("groups")
+    if chosen_by not in (None, list(ctx.space.group_names)):
+        raise BadInput(
+            f"{table} was selected by {len(chosen_by)} parts of the label range, the recipe has "
+            f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
+        )
+    _require_newest_reviews(ctx, selection, table)
+    # What is stated or measured later may be in a release but need not: it makes none stale.
+    facts = {**lineage, "check": check_of(ctx, selection)}
+    given = (run.pool, run.scores, table, facts, include_rejected)
+    return given, report_of(ctx, selection)
+
+
+def _require_newest_reviews(ctx: Context, selection: str, table: Path) -> None:
+    """Raises `StaleStage` where verdicts were given or taken back since the selection was made."""
+    now = review_facts(reviews_for(ctx, selection, read_table(table, ["key"])["key"].to_numpy()))
+    if read_metadata(table).get("reviews") != now.get("reviews"):
+        raise StaleStage(
+            f"{table} was selected before the newest verdicts in {ctx.run.reviews}; select again: "
+            f"cgankd select {ctx.run.path} --name {selection} --redo selections"
+        )
+
+
+def tar_copy(ctx: Context, version: str) -> str:
+    """The folder of a release's tar copy, built if it is not there and verified if it is."""
+    release = ctx.run.release / version
+    folder = release.with_name(release.name + SUFFIX)
+    if not folder.exists():
+        build_wds(release)
+    elif problems := verify_release(folder):
+        raise BadInput(f"{folder} is damaged ({problems[0]}); remove it and run again")
+    ctx.console.note(f"{folder}: the accepted images as tars")
+    return str(folder)
+
+
+def _is_done(ctx: Context, stage: str, fields: Facts) -> bool:
+    try:
+        return ctx.is_done(stage, fields) and (ctx.run.path / stage).is_dir()
+    except StaleStage as stale:
+        raise BadInput(
+            f"{str(stale).partition(';')[0]}; a release never changes: `cgankd release "
+            f"{ctx.run.path}` builds the next version, and --redo release replaces one that was "
+            "never published"
+        ) from stale
+
+
+def _was_finished(folder: Path, lineage: Facts, include_rejected: bool) -> bool:
+    """Whether a folder without its marker is this very release: its run was killed between the two.
+
+    A folder is whole where it is there at all. `BadInput` where it is another one.
+    """
+    if not folder.is_dir():
+        return False
+    manifest = read_manifest(folder)
+    if any(manifest.rejected) != include_rejected or any(
+        canonical_json(manifest.facts.get(name)) != canonical_json(value)
+        for name, value in lineage.items()
+        if name not in (*STATED, "recipe", "space")
+    ):
+        raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
+    return True
+
+
+def _plain(facts: ReleaseFacts) -> Facts:
+    return {**asdict(facts), "folder": str(facts.folder)}
+
+
+def check_of(ctx: Context, selection: str) -> Facts | None:
+    """What `cgankd check` measured, where it was of this very selection."""
+    path = ctx.run.check / "check.json"
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if found.get("selection_sha256") != sha256_file(ctx.run.selections / f"{selection}.parquet"):
+        ctx.console.note(f"{path} is of another selection and is left out of the release")
+        return None
+    return {
+        "judge": found["judge"],
+        "shares": found["overall"],
+        "limits": found["limits"],
+        "failures": found["failures"],
+        "metrics": [
+            {
+                **{name: row[name] for name in ("metric", "value", "interval", "samples")},
+                **{name: row["judge"][name] for name in ("net", "split", "selected")},
+            }
+            for row in found["metrics"]
+            if row["kind"] == "all"
+        ],
+    }
+
+
+def report_of(ctx: Context, selection: str) -> Facts | None:
+    """What the run's report says of its students, where they were trained on this selection."""
+    path = ctx.run.report / "report.json"
+    if selection != "cgan-kd" or not path.is_file():
+        return None
+    found = read_json(path)
+    table = ctx.run.selections / f"{selection}.parquet"
+    if found["selection_sha256"] != sha256_file(table):
+        ctx.console.note(f"{path} is of another selection and is left out of the release")
+        return None
+    told = ("task", "metric", "unit", "summary", "arm_order", "difference")
+    figures = ("mean", "std", "values", "steps", "images_seen", "learning_rate")
+    return {
+        **{name: found[name] for name in told},
+        "arms": {
+            name: {figure: arm[figure] for figure in figures} for name, arm in found["arms"].items()
+        },
+        "teacher": {**found["teacher"], "name": _without_place(found["teacher"]["name"])},
+    }
+
+
+def lineage_of(ctx: Context, selection: str) -> Facts:
+    """What the manifest tells of a release's making: hashes, seeds, recipe, policy, real set.
+
+    Nothing of clock, machine or place: a local path would say where somebody's images lie.
+    """
+    run, recipe, data = ctx.run, ctx.recipe, ctx.data
+    ratio = run.stage_facts("ratio")
+    plain = recipe.model_dump(mode="json")
+    plain["source"] = _without_place(recipe.source)
+    for part in ("teacher", "generator"):
+        if plain[part]["weights"] is not None:
+            plain[part]["weights"] = _without_place(plain[part]["weights"])
+    values = data.train_pixels.astype(np.float64) / 255
+    salt = f"{SALT_LABEL} {recipe.seed} {data.reals.fingerprint[:16]}"
+    chosen_by = read_metadata(run.selections / f"{selection}.parquet")
+    parts = {
+        "train": data.split.train,
+        "validation": data.split.validation,
+        "test": data.split.test,
+    }
+    plan = read_plan(run.pool / "plan.json")
+    weights = {
+        "generator": run.stage_facts("generator")["sha256"],
+        "teacher": run.stage_facts("teacher")["sha256"],
+        "ratio": None if ratio["problems"] else ratio["sha256"],
+        "features": ratio["sha256"],  # the net that selects lies in the ratio's weights
+    }
+    return {
+        "name": recipe.name,
+        **recipe.card.model_dump(),
+        "generator_repo": recipe.release.generator_repo,
+        "space": data.reals.space.model_dump(mode="json"),
+        "recipe": plain,
+        "policy": chosen_by["policy"],
+        # How many of each verdict: not whose.
+        **({"reviews": chosen_by["reviews"]} if "reviews" in chosen_by else {}),
+        "seeds": {"recipe": recipe.seed},
+        "normalisation": {
+            "mean": [round(float(v), 6) for v in values.mean(axis=(0, 2, 3))],
+            "std": [round(float(v), 6) for v in values.std(axis=(0, 2, 3))],
+        },
+        "weights": weights,
+        "production": {
+            "seed": plan.seed,
+            "batch": plan.batch,
+            "threads": plan.threads,
+            "precision": plan.precision,
+            "device": run.stage_fields("pool")["device"],
+            "libraries": run.stage_facts("pool").get("libraries", {}),
+            "plan_version": plan.version,
+            "shard_size": plan.shard_size,
+            "rounds": [sum(segment.count for segment in segments) for segments in plan.rounds],
+        },
+        "stages": _stages(ctx, selection),
+        "ratio_problems": ratio["problems"],
+        "real": {
+            "spec": plain["source"],
+            "revision": data.reals.revision,
+            "fingerprint": data.reals.fingerprint,
+            "split_seed": recipe.seed,
+            "salt": salt,
+            "hashes": {
+                name: salted_hashes([data.reals.pixel_hashes[i] for i in indices], salt)
+                for name, indices in parts.items()
+            },
+        },
+    }
+
+
+def _stages(ctx: Context, selection: str) -> list[Facts]:
+    """Each step in order with its numbers and hashes; nothing of time or machine."""
+    run = ctx.run
+    teacher, generator, pool, ratio, scores, chosen = (
+        run.stage_facts(stage)
+        for stage in ("teacher", "generator", "pool", "ratio", "scores", f"selections/{selection}")
+    )
+    network = ctx.recipe.generator.network
+    return [
+        {
+            "step": "teacher",
+            "network": _without_place(teacher["network"]),
+            "trained on": teacher["data"],
+            "images": teacher["images"],
+            **{f"validation {name}": value for name, value in teacher["validation"].items()},
+        },
+        {
+            "step": "generator",
+            "network": f"{network.network} {network.width}",
+            "images": 0 if ctx.recipe.generator.weights else len(ctx.data.split.train),
+            "steps": generator["steps"],
+        },
+        {
+            "step": "pool",
+            **{name: pool[name] for name in ("samples", "rounds", "shards")},
+            "sha256": pool["manifest_sha256"],
+        },
+        {"step": "density ratio", "used": "no" if ratio["problems"] else "yes"},
+        {"step": "scores", "rows": scores["rows"], "sha256": scores["sha256"]},
+        {
+            "step": "selection",
+            "name": selection,
+            "kept": chosen["kept"],
+            **{f"dropped by {reason}": count for reason, count in chosen["dropped"].items()},
+            "sha256": chosen["sha256"],
+        },
+    ]
+
+
+def _without_place(spec: str) -> str:
+    """A source or weights file by its own name, where it is a file or folder of this machine."""
+    kind, separator, where = spec.partition(":")
+    if not separator:
+        kind, where = "", spec
+    path = Path(where).expanduser()
+    return f"{kind}{separator}{path.name}" if path.exists() else spec

@@ -1,0 +1,221 @@
+"""Gathers what the report shows: evaluates the students on the test split and reads the run."""
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from cgankd.app.context import Context, Facts
+from cgankd.app.pages.report import report_json, write_report
+from cgankd.app.pages.report_facts import (
+    ArmResult,
+    Curve,
+    ImageGrid,
+    ReportFacts,
+    TeacherFacts,
+    metric_of,
+)
+from cgankd.app.pages.report_judging import along_the_label
+from cgankd.app.recipe import recipe_yaml
+from cgankd.app.stages.students import TrainedArm
+from cgankd.nets.networks import load_network
+from cgankd.shardset.files import derive_seed
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.tables import read_numbered, read_table
+from cgankd.student.arms import ARMS
+from cgankd.student.evaluate import measures, outputs_of
+
+SHOWN_PER_GROUP = 5  # images of each class or part of the range, of reals or kept samples
+MOST_CLASSES = 10
+SHOWN_PER_REASON = 50
+
+
+def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -> Facts:
+    """What `report.json` says, after the test split was opened once for all of it."""
+    pixels, labels = ctx.data.open_test(ctx.run, by="report")
+    metric = metric_of(ctx.space)
+
+    def outputs(module: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        return outputs_of(module, pixels, device=ctx.device, precision=ctx.precision)
+
+    results, answers = {}, {}
+    with ctx.console.task("test images") as progress:
+        for number, (name, arm) in enumerate(arms.items()):
+            progress(number, len(arms), {})
+            answers[name] = [outputs(load_network(folder)[0]) for folder in arm.folders]
+            found = [measures(answer, labels, ctx.space) for answer in answers[name]]
+            results[name] = ArmResult(
+                values=tuple(figures[metric.name] for figures in found),
+                steps=arm.steps,
+                images_seen=arm.images_seen,
+                learning_rate=arm.lr,
+                validation=float(np.mean(arm.validation)),
+                note=_note(ctx, name),
+            )
+    teacher = ctx.run.stage_facts("teacher")
+    module = ctx.teacher_loader()
+    selection = read_table(ctx.run.selections / "cgan-kd.parquet")
+    scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
+    ratio = ctx.run.stage_facts("ratio")
+    kept, dropped = _decisions(selection, ctx.space)
+    facts = ReportFacts(
+        title=ctx.recipe.name,
+        space=ctx.space,
+        arms=results,
+        teacher=TeacherFacts(
+            name=teacher["network"],
+            data=teacher["data"],
+            test=measures(outputs(module), labels, ctx.space)[metric.name],
+            validation=teacher["validation"][metric.name],
+        ),
+        kept=kept,
+        dropped=dropped,
+        density_ratio=scores["density_ratio"].to_numpy().astype(np.float64),
+        teacher_error=scores["teacher_error"].to_numpy().astype(np.float64),
+        was_kept=selection["kept"].to_numpy(),
+        selection_sha256=ctx.run.stage_facts("selections/cgan-kd")["sha256"],
+        ratio_diagnostics=tuple(ratio["per_label"]),
+        ratio_problems=tuple(ratio["problems"]),
+        curves=tuple(_curves(ctx, arms)),
+        grids=tuple(_grids(ctx, selection)),
+        seconds=ctx.run.facts().get("seconds", {}),
+        peak_memory_bytes=peak_memory_bytes(ctx.workers),
+        run=ctx.run.facts(),
+        recipe=recipe_yaml(ctx.recipe),
+        warnings=tuple(advice),
+        labels=along_the_label(ctx, selection, labels, answers),
+    )
+    write_report(ctx.run.report, facts)
+    _print_table(ctx, facts)
+    return report_json(facts)
+
+
+def peak_memory_bytes(workers: int) -> int:
+    """An upper bound of what this process and its workers held at once, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    own, children = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return (own + workers * children) * unit
+
+
+def _note(ctx: Context, name: str) -> str:
+    notes = []
+    if name == "all-real":
+        notes.append("every real training image, beyond the budget")
+    if ARMS[name].compute == 2:
+        notes.append("twice the steps, as an arm that fine-tunes sees")
+    subsamples = ARMS[name].selection not in (None, "raw")
+    if subsamples and ctx.run.stage_facts("ratio")["problems"]:
+        notes.append("density ratio refused: every sample accepted")
+    return "; ".join(notes)
+
+
+def _decisions(
+    selection: pa.Table, space: LabelSpace
+) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+    """Samples kept, and dropped by reason, per group."""
+    group = space.group_of(selection["original_label"].to_numpy())
+    groups = len(space.group_names)
+    reason = np.asarray(selection["reason"].fill_null("").to_pylist())
+
+    def per_group(chosen: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.bincount(group[chosen], minlength=groups).tolist())
+
+    dropped = {str(r): per_group(reason == r) for r in np.unique(reason) if r}
+    return per_group(reason == ""), dropped
+
+
+def _curves(ctx: Context, arms: Mapping[str, TrainedArm]) -> list[Curve]:
+    curves = []
+    for stage, folder, names in (
+        ("teacher: training loss", ctx.run.teacher, ("loss",)),
+        ("generator: losses", ctx.run.generator, ("loss_d", "loss_g")),
+    ):
+        rows = _rows(folder / "metrics.jsonl")
+        for name in names:
+            curves += _curve(stage, name, rows, name)
+    for arm, trained in arms.items():
+        rows = _rows(trained.folders[0] / "metrics.jsonl")
+        metric = metric_of(ctx.space)
+        stage = f"students: validation {metric.words}, {metric.unit}"
+        curves += _curve(stage, arm, rows, metric.name)
+    return curves
+
+
+def _curve(stage: str, series: str, rows: Sequence[Facts], name: str) -> list[Curve]:
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    if not points:
+        return []
+    x, y = np.array(points, dtype=np.float64).T
+    return [Curve(stage, series, x, y)]
+
+
+def _rows(path: Path) -> list[Facts]:
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
+
+
+def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
+    pool = np.load(ctx.run.students / "arrays" / "pool_pixels.npy", mmap_mode="r")
+    random = np.random.default_rng(derive_seed(ctx.recipe.seed, "report"))
+    label = selection["original_label"].to_numpy()
+    group, real_group = ctx.space.group_of(label), ctx.space.group_of(ctx.data.train_labels)
+    reason = np.asarray(selection["reason"].fill_null("").to_pylist())
+    data = ctx.data
+    continuous = isinstance(ctx.space, ContinuousLabels)
+    shown = np.arange(len(ctx.space.group_names))[: None if continuous else MOST_CLASSES]
+    # A part of the range may have no real images; classes all have some.
+    shown = shown[np.isin(shown, real_group) & np.isin(shown, group[reason == ""])]
+    axis = tuple(ctx.space.group_names[g].split()[0] for g in shown) if continuous else ()
+    column = "a part of the range a column, low to high" if continuous else "a class a column"
+
+    def per_group(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Random indices, a group a column."""
+        picked = [random.permutation(np.flatnonzero(chosen & (groups == g))) for g in shown]
+        rows = min((len(p) for p in picked), default=0)
+        rows = min(SHOWN_PER_GROUP, rows)
+        return np.array([p[:rows] for p in picked], dtype=np.int64).T.ravel()
+
+    def grid(name: str, pixels: np.ndarray, caption: str) -> ImageGrid:
+        return ImageGrid(name, pixels, f"{caption}, {column}", max(1, len(shown)), axis)
+
+    real = per_group(real_group, np.ones(len(real_group), bool))
+    grids = [
+        grid("real", data.train_pixels[real], "real training images"),
+        grid("kept", pool[per_group(group, reason == "")], "kept, at random"),
+    ]
+    for name in sorted(set(reason.tolist()) - {""}):
+        some = random.permutation(np.flatnonzero(reason == name))[:SHOWN_PER_REASON]
+        some = some[np.argsort(label[some], kind="stable")]
+        grids.append(ImageGrid(f"dropped: {name}", pool[some], f"dropped for {name}, at random"))
+    return [grid for grid in grids if len(grid.pixels)]
+
+
+def _print_table(ctx: Context, facts: ReportFacts) -> None:
+    rows = [
+        [
+            name,
+            facts.metric.spread(arm),
+            f"{arm.steps:,}",
+            f"{arm.images_seen:,}",
+            arm.note,
+        ]
+        for name, arm in facts.arms.items()
+    ]
+    metric = facts.metric
+    ctx.console.table(
+        f"{facts.title}: test {metric.words} in {metric.unit}, teacher "
+        f"{metric.text(facts.teacher.test)} (trained on: {facts.teacher.data})",
+        ["arm", metric.words, "steps", "images seen", ""],
+        rows,
+    )

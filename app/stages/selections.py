@@ -1,0 +1,201 @@
+"""From scores to the arms' selections, topping the pool up where a label starves."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from cgankd.app.context import Context, Facts
+from cgankd.app.stages.build import produce, score
+from cgankd.app.stages.neighbours import needs, read_features, read_neighbours, search
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores, Selection, score_columns, select
+from cgankd.shardset.files import sha256_file
+from cgankd.shardset.identity import uniforms
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.pool.plan import Plan, read_plan
+from cgankd.shardset.reviews import Reviews, read_reviews
+from cgankd.shardset.tables import read_numbered, write_table
+
+TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
+
+ARMS_WITHOUT_REVIEWS = ("raw", "subsampled", "filtered", "relabelled")
+
+OFF = {"memorised": None, "outliers": None, "duplicates": None, "diversity": "none"}
+
+
+def arm_policies(policy: Policy) -> dict[str, Policy]:
+    """The named selections that arms train from, each the recipe's policy with parts left out.
+
+    What goes by neighbours or features is in the whole policy alone, so that each arm differs from
+    the next in one thing.
+    """
+    filter_ = policy.filter if policy.filter != "none" else "quantile"
+    parts: dict[str, dict[str, Any]] = {
+        "raw": {"subsample": "none", "filter": "none", "relabel": False},
+        "subsampled": {"filter": "none", "relabel": False},
+        "filtered": {"filter": filter_, "relabel": False},
+        "relabelled": {"filter": "none", "relabel": True},
+    }
+    arms = {name: policy.model_copy(update={**OFF, **part}) for name, part in parts.items()}
+    return {**arms, "cgan-kd": policy}
+
+
+def select_all(ctx: Context) -> Facts:
+    """Facts of every arm's selection; the pool grows until each has its quota or may not grow.
+
+    How much it grows is decided without neighbours, which are found once, in the last pool; what
+    they drop is not made up for.
+    """
+    policies = arm_policies(effective_policy(ctx))
+    while True:
+        scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
+        reviews = {name: reviews_for(ctx, name, scores.key) for name in policies}
+        chosen = {
+            name: decide(ctx, scores, plan, policy.model_copy(update=OFF), reviews[name])
+            for name, policy in policies.items()
+        }
+        wanted, groups = _top_up(ctx, plan, list(chosen.values()))
+        if not wanted:
+            break
+        names = ", ".join(ctx.space.group_names[group] for group in sorted(groups))
+        ctx.console.note(f"topping up {sum(wanted.values()):,} samples of {names}")
+        produce(ctx, more=wanted)
+        score(ctx)
+    for name, policy in policies.items():
+        if needs(policy):
+            search(ctx)
+            chosen[name] = decide(ctx, scores, plan, policy, reviews[name])
+    for name, selection in chosen.items():
+        write_selection(ctx, name, policies[name], selection, reviews[name])
+        for problem in selection.problems(ctx.space):
+            ctx.console.note(f"{name}: {problem}")
+        lever = "pool.per_label" if needs(policies[name]) else "pool.max_factor or policy.accept"
+        for group, missing in selection.shortfall.items():
+            ctx.console.note(
+                f"{name}: {ctx.space.group_names[group]} is {missing} short of its quota; raise "
+                f"{lever}, or lower policy.quota"
+            )
+    ctx.write_recipe()
+    return {name: selection.counts() for name, selection in chosen.items()}
+
+
+def select_one(ctx: Context, name: str) -> Facts:
+    """Counts of one selection by the recipe's policy and what reviewers said; reads score and
+    neighbour tables and the reviews alone.
+    """
+    policies = arm_policies(effective_policy(ctx))
+    policy = policies.get(name, policies["cgan-kd"])
+    if "selections" in ctx.redo:
+        ctx.redo.discard("selections")
+        ctx.run.drop_stage(f"selections/{name}")  # the others are not what was asked for
+    plan = read_plan(ctx.run.pool / "plan.json")
+    scores = read_scores(ctx)
+    reviews = reviews_for(ctx, name, scores.key)
+    selection = decide(ctx, scores, plan, policy, reviews)
+    write_selection(ctx, name, policy, selection, reviews)
+    return selection.counts()
+
+
+def reviews_for(ctx: Context, name: str, keys: np.ndarray) -> Reviews | None:
+    """What reviewers decided that a selection of this name heeds; `None` where it heeds none or
+    nothing was decided. `keys` are the pool's, in order.
+
+    The arms with parts of the policy left out heed none: they are there to show what each part
+    does, and people's verdicts would be in all of them.
+    """
+    if name in ARMS_WITHOUT_REVIEWS:
+        return None
+    found = read_reviews(ctx.run.reviews, keys, ctx.space).deciding()
+    return found if len(found.key) else None
+
+
+def review_facts(reviews: Reviews | None) -> Facts:
+    """What a selection's marker and metadata say of the reviews it heeds: none of their authors."""
+    return {} if reviews is None else {"reviews": {"sha256": reviews.sha256(), **reviews.counts()}}
+
+
+def effective_policy(ctx: Context) -> Policy:
+    """The recipe's policy; without subsampling where the density ratio was refused."""
+    policy = ctx.recipe.policy
+    if ctx.run.stage_facts("ratio")["problems"]:
+        return policy.model_copy(update={"subsample": "none"})
+    return policy
+
+
+def read_scores(ctx: Context) -> Scores:
+    """The score table's columns that a policy may read."""
+    table = read_numbered(ctx.run.scores, score_columns(ctx.space))
+    return Scores.from_table(table, ctx.space)
+
+
+def read_logits(ctx: Context) -> np.ndarray:
+    """The teacher's logits float16 `[n, C]` of every pool sample, of classes."""
+    column = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+def decide(
+    ctx: Context, scores: Scores, plan: Plan, policy: Policy, reviews: Reviews | None = None
+) -> Selection:
+    """One decision with a reason for every pool sample; the uniform number is the key's own."""
+    return select(
+        scores,
+        policy,
+        uniforms(plan.seed, 0, plan.count, "accept"),
+        plan.in_first_round(scores.key),
+        read_neighbours(ctx) if policy.needs_neighbours else None,
+        read_features(ctx) if policy.diversity != "none" else None,
+        reviews,
+    )
+
+
+def write_selection(
+    ctx: Context, name: str, policy: Policy, selection: Selection, reviews: Reviews | None = None
+) -> str:
+    """The sha256 of the selection table written under this name."""
+    path = ctx.run.selections / f"{name}.parquet"
+    fields: Facts = {
+        "scores": ctx.run.stage_facts("scores")["sha256"],
+        "policy": policy.model_dump(mode="json"),
+        **review_facts(reviews),
+    }
+    if needs(policy):
+        fields["neighbours"] = ctx.run.stage_facts("neighbours")["sha256"]
+    if isinstance(ctx.space, ContinuousLabels):
+        fields["groups"] = list(ctx.space.group_names)
+    stage = f"selections/{name}"
+    if not (ctx.is_done(stage, fields) and path.is_file()):
+        metadata = {**fields, "fitted": selection.fitted}
+        write_table(path, selection.table(), metadata)
+        facts = {"sha256": sha256_file(path), **selection.counts()}
+        ctx.run.finish_stage(stage, fields, facts)  # another policy does not change the recipe
+    return sha256_file(path)
+
+
+def _top_up(
+    ctx: Context, plan: Plan, selections: list[Selection]
+) -> tuple[dict[int, int] | dict[float, int], set[int]]:
+    """How many more samples of each label would meet the quotas, within the pool's bound, and the
+    groups that starve.
+    """
+    labels = list(plan.planned)
+    group_of = dict(zip(labels, ctx.space.group_of(np.array(labels)).tolist(), strict=True))
+    planned: Counter[int] = Counter()
+    for label, count in plan.planned.items():
+        planned[group_of[label]] += count
+    members = Counter(group_of.values())
+    most = int(ctx.recipe.pool.per_label * ctx.recipe.pool.max_factor)
+    wanted: dict[int, int] = {}
+    for selection in selections:
+        for group, missing in selection.shortfall.items():
+            rate = max(selection.kept_of(group) / planned[group], 1 / planned[group])
+            more = math.ceil(missing / rate * TOP_UP_MARGIN / members[group])
+            wanted[group] = max(wanted.get(group, 0), more)
+    per_label = {
+        label: min(wanted.get(group, 0), most - plan.planned[label])
+        for label, group in sorted(group_of.items())
+    }
+    per_label = {label: count for label, count in per_label.items() if count > 0}
+    return per_label, {group_of[label] for label in per_label}

@@ -1,0 +1,327 @@
+"""Trains every arm's students: steps and learning rates chosen on validation, then all seeds."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgankd.app.context import Context, Facts, Precision, save_array, write_metrics
+from cgankd.app.stages.build import REAL_OUTPUTS
+from cgankd.app.stages.selections import read_logits
+from cgankd.nets.batches import TrainingData
+from cgankd.nets.networks import load_network, save_network
+from cgankd.nets.training import StudentTraining, train_network
+from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.files import derive_seed, fingerprint, read_json, write_json
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.tables import read_table
+from cgankd.shardset.weights import load_weights
+from cgankd.student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
+from cgankd.student.evaluate import measures, outputs_of, predictions
+from cgankd.student.teacher import Teacher
+
+METRICS = {"classification": "accuracy", "regression": "mae"}
+
+
+@dataclass(frozen=True)
+class StudentJob:
+    """One student to train: from which images, how, and where it goes."""
+
+    arrays: Path  # folder of the decoded images, see `write_arrays`
+    selection: Path | None
+    reals: str  # "budget" or "all"
+    training: StudentTraining
+    space: LabelSpace
+    seed: int
+    init: Path | None
+    teacher: Callable[[], Teacher] | None  # for augmented images; else stored logits serve
+    folder: Path
+    facts: Mapping[str, Any]  # further entries of config.json
+    device: str
+    precision: Precision
+    fields: Mapping[str, Any]  # all that decides the result
+
+
+def train_student_job(job: StudentJob) -> Facts | None:
+    """A student's validation figures, None where training diverged.
+
+    A folder whose marker matches is not trained again.
+    """
+    marker = job.folder / "done.json"
+    if marker.is_file() and (done := read_json(marker))["fingerprint"] == fingerprint(job.fields):
+        return done["figures"]
+    done = {"fingerprint": fingerprint(job.fields), "fields": job.fields}
+    try:
+        figures = _train(job)
+    except TrainingDiverged as error:
+        # A learning rate that is too high for this arm is a result of the search, not its end.
+        write_json(marker, {**done, "figures": None, "diverged": str(error)})
+        return None
+    write_json(marker, {**done, "figures": figures})
+    return figures
+
+
+def _train(job: StudentJob) -> Facts:
+    """Trains the student, writes it to its folder and returns its validation figures."""
+    device = torch.device(job.device)
+    evaluate = partial(_figures, job)
+    module, history = train_network(
+        _training_data(job),
+        job.training,
+        space=job.space,
+        init=load_weights(job.init)[0] if job.init else None,
+        seed=job.seed,
+        device=device,
+        precision=job.precision,
+        eval=evaluate,
+        teacher=job.teacher() if job.teacher else None,
+    )
+    channels, size = _array(job.arrays, "train_pixels").shape[1:3]
+    save_network(
+        job.folder,
+        module,
+        name=job.training.network,
+        outputs=job.space.outputs,
+        channels=channels,
+        size=size,
+        facts=job.facts,
+    )
+    write_metrics(job.folder, history)
+    return evaluate(module)
+
+
+def _figures(job: StudentJob, module: torch.nn.Module) -> dict[str, float]:
+    return measures(
+        _validation_outputs(job, module), _array(job.arrays, "validation_labels"), job.space
+    )
+
+
+def _validation_outputs(job: StudentJob, module: torch.nn.Module) -> np.ndarray:
+    pixels = _array(job.arrays, "validation_pixels")
+    device = torch.device(job.device)
+    return outputs_of(module, pixels, 1000, device=device, precision=job.precision)
+
+
+def _training_data(job: StudentJob) -> TrainingData:
+    real = "all" if job.reals == "all" else "train"
+    arrays: dict[str, Any] = {
+        "real_pixels": _array(job.arrays, f"{real}_pixels"),
+        "real_labels": _array(job.arrays, f"{real}_labels"),
+    }
+    keys = None
+    if job.selection is not None:
+        table = read_table(job.selection, ("key", "kept", "label"))
+        kept = table["kept"].to_numpy()
+        keys = table["key"].to_numpy()[kept]
+        arrays["generated_pixels"] = _array(job.arrays, "pool_pixels")[keys]
+        arrays["generated_labels"] = table["label"].to_numpy()[kept]
+    if job.training.distillation is not None and job.teacher is None:
+        arrays["real_logits"] = _array(job.arrays, "train_logits")
+        if keys is not None:
+            arrays["generated_logits"] = _array(job.arrays, "pool_logits")[keys]
+    return TrainingData(**arrays)
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    # Copy on write: torch takes writable arrays only, and nobody writes.
+    return np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+
+
+def write_arrays(ctx: Context) -> Path:
+    """The folder of the images that students train on, decoded once and mapped by every worker."""
+    folder, data = ctx.run.students / "arrays", ctx.data
+    plan = read_plan(ctx.run.pool / "plan.json")
+    fields = {
+        **ctx.real_fields,
+        "pool": ctx.run.stage_facts("pool")["manifest_sha256"],
+        "scores": ctx.run.stage_facts("scores")["sha256"],
+        "teacher": ctx.run.stage_facts("teacher")["sha256"],
+    }
+    marker = folder / "done.json"
+    if marker.is_file() and read_json(marker) == fields:
+        return folder
+    marker.unlink(missing_ok=True)
+    pool = [read_shard(ctx.run.pool, spec.index)[0] for spec in plan.shards]
+    arrays = {
+        "train_pixels": data.train_pixels,
+        "train_labels": data.train_labels,
+        "train_logits": np.load(ctx.run.teacher / REAL_OUTPUTS),
+        "validation_pixels": data.validation_pixels,
+        "validation_labels": data.validation_labels,
+        "all_pixels": data.all_train_pixels,
+        "all_labels": data.all_train_labels,
+        "pool_pixels": np.concatenate(pool),
+    }
+    if ctx.recipe.task == "classification":
+        arrays["pool_logits"] = read_logits(ctx).astype(np.float32)
+    for name, array in arrays.items():
+        save_array(folder / f"{name}.npy", array)
+    write_json(marker, fields)
+    return folder
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """What an arm's search chose and where its students lie."""
+
+    steps: int
+    lr: float
+    images_seen: int  # those of the student it was fine-tuned from included
+    validation: tuple[float, ...]  # accuracy in percent or mean error of each search seed
+    folders: tuple[Path, ...]  # one per seed
+
+
+class ArmSearch:
+    """Steps are chosen by no-kd and shared; each arm chooses its own learning rate.
+
+    Both by the validation images, averaged over the search seeds (`student.arms.choose`). Jobs with
+    equal settings share one folder, so a student of the search is not trained again for the table,
+    nor one whose selection another arm shares.
+    """
+
+    def __init__(self, ctx: Context, arrays: Path) -> None:
+        self.ctx, self.arrays, self.recipe = ctx, arrays, ctx.recipe.student
+        self.seeds = ctx.recipe.seeds[: self.recipe.search_seeds]
+        self.steps = 0
+        self.chosen: dict[str, tuple[int, float, list[Facts]]] = {}
+        self.sha256 = {
+            arm.selection: ctx.run.stage_facts(f"selections/{arm.selection}")["sha256"]
+            for arm in ARMS.values()
+            if arm.selection is not None
+        }
+
+    def run(self) -> None:
+        """Searches: first no-kd, whose students others may start from, then the other arms."""
+        grid = {
+            (steps, lr): [self.job("no-kd", steps, lr, seed) for seed in self.seeds]
+            for steps in self.recipe.steps
+            for lr in self.recipe.learning_rates
+        }
+        self._train((job for jobs in grid.values() for job in jobs), "search: no-kd")
+        self.chosen["no-kd"] = _best(grid)
+        self.steps = self.chosen["no-kd"][0]
+        names = [name for name in self.ctx.recipe.arms if name != "no-kd"]
+        grids = {
+            name: {
+                (steps, lr): [self.job(name, steps, lr, seed) for seed in self.seeds]
+                for steps in [steps_of(ARMS[name], self.steps)]
+                for lr in self.recipe.learning_rates
+            }
+            for name in names
+        }
+        self._train(
+            (job for grid in grids.values() for jobs in grid.values() for job in jobs),
+            "search: other arms",
+        )
+        for name in names:
+            self.chosen[name] = _best(grids[name])
+
+    def validation(self) -> dict[str, np.ndarray]:
+        """How well each arm does on each validation image, float `[search seeds, n]`, at its chosen
+        learning rate: 100 or 0 for right or wrong, or minus the error in the label's unit.
+        """
+        labels = _array(self.arrays, "validation_labels")
+        found = {}
+        for name, (steps, lr, _) in self.chosen.items():
+            rows = []
+            for job in (self.job(name, steps, lr, seed) for seed in self.seeds):
+                outputs = _validation_outputs(job, load_network(job.folder)[0])
+                guesses = predictions(outputs, job.space)
+                if job.space.task == "classification":
+                    rows.append(100.0 * (guesses == labels))
+                else:
+                    rows.append(-np.abs(guesses - labels))
+            found[name] = np.stack(rows)
+        return found
+
+    def train_all(self) -> dict[str, TrainedArm]:
+        """Every arm's students, one per seed."""
+        jobs = {
+            name: [self.job(name, *self.chosen[name][:2], seed) for seed in self.ctx.recipe.seeds]
+            for name in self.ctx.recipe.arms
+        }
+        self._train(jobs["no-kd"], "students: no-kd")
+        self._train((job for arm in jobs.values() for job in arm), "students")
+        return {name: self._trained(name, arm) for name, arm in jobs.items()}
+
+    def job(self, name: str, steps: int, lr: float, seed: int) -> StudentJob:
+        """The job of one arm's student."""
+        ctx, arm, recipe = self.ctx, ARMS[name], self.recipe
+        distillation = recipe.training.distillation if arm.distillation else None
+        training = recipe.training.model_copy(
+            update={"steps": steps, "lr": lr, "distillation": distillation}
+        )
+        init = None
+        if starts_from_no_kd(name, recipe.init):
+            init = self.job("no-kd", *self.chosen["no-kd"][:2], seed)
+        asks_teacher = distillation is not None and training.augment != "none"
+        fields = {
+            **ctx.real_fields,
+            "device": ctx.device.type,
+            "precision": ctx.precision,
+            "recipe_seed": ctx.recipe.seed,
+            "seed": seed,
+            "reals_used": arm.reals,
+            "training": training.model_dump(mode="json"),
+            "selection": self.sha256[arm.selection] if arm.selection else None,
+            "teacher": ctx.run.stage_facts("teacher")["sha256"] if distillation else None,
+            "init": fingerprint(init.fields) if init else None,
+        }
+        return StudentJob(
+            arrays=self.arrays,
+            selection=ctx.run.selections / f"{arm.selection}.parquet" if arm.selection else None,
+            reals=arm.reals,
+            training=training,
+            space=ctx.space,
+            seed=derive_seed(ctx.recipe.seed, "student", seed),  # arms are paired by seed
+            init=init.folder if init else None,
+            teacher=ctx.teacher_loader if asks_teacher else None,
+            folder=ctx.run.students / "trained" / fingerprint(fields)[:16],
+            facts=ctx.network_facts,
+            device=ctx.device.type,
+            precision=ctx.precision,
+            fields=fields,
+        )
+
+    def _train(self, jobs: Iterable[StudentJob], name: str) -> None:
+        distinct = {job.folder: job for job in jobs}
+        self.ctx.map(train_student_job, list(distinct.values()), name)
+
+    def _trained(self, name: str, jobs: Sequence[StudentJob]) -> TrainedArm:
+        steps, lr, figures = self.chosen[name]
+        for seed, job in zip(self.ctx.recipe.seeds, jobs, strict=True):
+            if train_student_job(job) is None:
+                raise TrainingDiverged(
+                    f"{name}, seed {seed}: training diverged with learning rate {lr}, which the "
+                    "search seeds survived; lower student.learning_rates"
+                )
+            _link(self.ctx.run.students / name / f"seed-{seed}", job.folder)
+        return TrainedArm(
+            steps=steps,
+            lr=lr,
+            images_seen=images_seen(name, self.recipe.init, self.steps, self.recipe.training.batch),
+            validation=tuple(figure[METRICS[self.ctx.recipe.task]] for figure in figures),
+            folders=tuple(job.folder for job in jobs),
+        )
+
+
+def _best(
+    grid: Mapping[tuple[int, float], Sequence[StudentJob]],
+) -> tuple[int, float, list[Facts]]:
+    """The chosen steps and learning rate, and their figures, one for each search seed."""
+    figures = {setting: [train_student_job(job) for job in jobs] for setting, jobs in grid.items()}
+    best = choose(figures)
+    return (*best, [row for row in figures[best] if row is not None])
+
+
+def _link(link: Path, folder: Path) -> None:
+    """Points `students/<arm>/seed-k` at the trained student's folder."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("..") / folder.relative_to(link.parent.parent), target_is_directory=True)

@@ -1,0 +1,229 @@
+"""Fits a conditional density ratio to few real images.
+
+As published (cDR-RS, arXiv 2103.11166), the feature net learns from the real images that the
+ratio is then fitted to, and the fit runs for a fixed time: on small data real and generated
+samples come apart and the ratio says nothing. Here the feature net learns from generated samples,
+so that every real image is new to it; `fit_on_features` does the rest.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
+from cgankd.curation.density_ratio.model import FORMAT_VERSION, RatioModel
+from cgankd.curation.density_ratio.training import zeta_of
+from cgankd.nets.feature_nets import Precision, Progress, features_of, train_feature_net
+from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import derive_seed
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.weights import save_weights
+
+LEAST_REAL = 2  # of a group of labels
+LEAST_GENERATED = 10  # of a group: 4 for the feature net, 4 to fit to, 2 held out
+
+
+def fit_ratio(
+    real_pixels: np.ndarray,
+    real_labels: np.ndarray,
+    fake_pixels: np.ndarray,
+    fake_labels: np.ndarray,
+    config: RatioConfig,
+    *,
+    space: LabelSpace,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    origins: Sequence[str] | None = None,
+    progress: Progress = lambda done, total, values: None,
+) -> dict[str, Any]:
+    """Facts of the ratio written to `folder`: `sha256`, `problems` (one line each; empty where it
+    may be used), `per_label` and `overall` diagnostics on held-out samples, and what was chosen.
+
+    Pixels uint8 `[n, c, h, w]`, labels `[n]` raw: int64 classes or float64 in their unit. Real
+    images are taken as they are: they must not be augmented. `origins`, one for each real image,
+    are equal for images derived from one scan; a ratio net leaves out all of them or none. Parts of
+    a range with too few images are joined; generated images of labels that no real image is near
+    are neither fitted to nor judged by. `BadInput` for a class, or a whole range, with too few
+    images of either kind, and for real images that all have one origin.
+    """
+    for labels in (real_labels, fake_labels):
+        space.check(labels, "density ratio")
+    if origins is not None and (len(origins) != len(real_labels) or len(set(origins)) < 2):
+        raise BadInput(
+            f"density ratio: {len(set(origins))} origins given for {len(origins)} of "
+            f"{len(real_labels)} real images, expected one for each and 2 different ones; raise "
+            "the label budget"
+        )
+    near = near_a_real(real_labels, fake_labels, config, space)
+    joined = joined_groups(real_labels, fake_labels[near], space)
+    real_groups = joined[space.group_of(real_labels)]
+    fake_groups = np.where(near, joined[space.group_of(fake_labels)], -1)
+    for_features, for_fit, held_out = split_generated(fake_groups, config.most_generated, seed)
+    fold = folds_of(real_groups, config.folds, seed, origins)
+    steps = config.features.steps + config.members * config.steps
+    if config.features_from == "generated":
+        lesson = fake_pixels[for_features], fake_labels[for_features]
+    else:
+        lesson = real_pixels[fold >= config.members], real_labels[fold >= config.members]
+    net = train_feature_net(
+        *lesson,
+        config.features,
+        space=space,
+        seed=seed,
+        device=device,
+        precision=precision,
+        progress=lambda done, _, values: progress(done, steps, values),
+    )
+
+    def described(pixels: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Described:
+        features = features_of(net, pixels, device=device, precision=precision, batch=500)
+        told = None
+        if space.task == "regression" and config.rounds > 0:
+            with torch.inference_mode():
+                told = net.head(torch.from_numpy(features).to(device)).cpu().numpy()[:, 0]
+        return Described(features, labels, groups, told)
+
+    model = RatioModel(
+        {
+            "format_version": FORMAT_VERSION,
+            "features": config.features.model_dump(mode="json"),
+            "space": space.model_dump(mode="json"),
+            "channels": real_pixels.shape[1],
+            "size": real_pixels.shape[2],
+            "precision": precision,
+            "network": config.network,
+            "components": config.components and min(config.components, config.features.dim),
+            "members": config.members,
+            "strength": 1.0,
+            "reach": None,
+        }
+    )
+    model.net = net
+    facts = fit_on_features(
+        model,
+        described(real_pixels, real_labels, real_groups),
+        fold,
+        described(fake_pixels[for_fit], fake_labels[for_fit], fake_groups[for_fit]),
+        described(fake_pixels[held_out], fake_labels[held_out], fake_groups[held_out]),
+        config,
+        seed=seed,
+        device=device,
+        progress=lambda done, loss: progress(config.features.steps + done, steps, {"loss": loss}),
+    )
+    model.log_scale.copy_(model.log_scale[joined])
+    return {"sha256": save_weights(folder, model, model.shape), **facts}
+
+
+def near_a_real(
+    real_labels: np.ndarray, fake_labels: np.ndarray, config: RatioConfig, space: LabelSpace
+) -> np.ndarray:
+    """Whether a real image is near the label of each generated one, bool `[n]`: one of the same
+    class or part of the range, or one within the vicinity ζ, at most half a part's width.
+    """
+    near = np.isin(space.group_of(fake_labels), space.group_of(real_labels))
+    if space.task == "classification" or near.all():
+        return near
+    real, fake = np.unique(space.targets(real_labels)), space.targets(fake_labels)
+    # ζ follows the largest gap: across a hole in the labels it would reach everything.
+    reach = min(zeta_of(torch.from_numpy(real), config, space), 0.5 / len(space.group_names))
+    above = np.searchsorted(real, fake).clip(max=len(real) - 1)
+    distance = np.minimum(np.abs(real[above] - fake), np.abs(real[(above - 1).clip(0)] - fake))
+    return near | (distance <= reach)
+
+
+def joined_groups(
+    real_labels: np.ndarray, fake_labels: np.ndarray, space: LabelSpace
+) -> np.ndarray:
+    """For each group int64 `[groups]` the one that it is fitted and scaled with: itself, unless it
+    is a part of a range with too few samples.
+
+    Parts without real samples join the nearest with some; of these, neighbours join from the low
+    end up until there are enough. `BadInput` for a class, or a whole range, with too few.
+    """
+    for labels in (real_labels, fake_labels):
+        space.check(labels, "density ratio")
+    names = space.group_names
+    parts = np.arange(len(names))
+    reals = np.bincount(space.group_of(real_labels), minlength=len(names))
+    generated = np.bincount(space.group_of(fake_labels), minlength=len(names))
+    joined = parts
+    if space.task == "regression" and reals.any():
+        some = np.flatnonzero(reals)
+        joined = some[np.abs(parts[:, None] - some).argmin(1)]
+        gathered = np.bincount(joined, generated, len(names))
+        runs: list[list[int]] = [[]]
+        for part in some.tolist():
+            if _is_enough(reals[runs[-1]].sum(), gathered[runs[-1]].sum()):
+                runs.append([])
+            runs[-1].append(part)
+        if len(runs) > 1 and not _is_enough(reals[runs[-1]].sum(), gathered[runs[-1]].sum()):
+            short = runs.pop()
+            runs[-1] += short
+        for run in runs:
+            most = run[int(reals[run].argmax())]  # it gives the run its name
+            joined = np.where(np.isin(joined, run), most, joined)
+    reals = np.bincount(joined, reals, len(names)).astype(np.int64)
+    generated = np.bincount(joined, generated, len(names)).astype(np.int64)
+    for group in np.unique(joined).tolist():
+        few = f"density ratio: label {names[group]} has"
+        if reals[group] < LEAST_REAL:
+            raise BadInput(
+                f"{few} {reals[group]} real images, at least {LEAST_REAL} are needed; raise the "
+                "label budget"
+            )
+        if generated[group] < LEAST_GENERATED:
+            fewer = " or lower label.groups" if space.task == "regression" else ""
+            raise BadInput(
+                f"{few} {generated[group]} generated images, at least {LEAST_GENERATED} are "
+                f"needed; raise pool.per_label{fewer}"
+            )
+    return joined
+
+
+def _is_enough(reals: int, generated: float) -> bool:
+    return reals >= LEAST_REAL and generated >= LEAST_GENERATED
+
+
+def split_generated(
+    groups: np.ndarray, most: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of generated samples for the feature net, for the fit and held out of both, sorted:
+    of every group 40, 40 and 20 percent, at most `most` samples in all, in equal shares.
+    """
+    parts: tuple[list[np.ndarray], ...] = ([], [], [])
+    values = np.unique(groups)
+    for group in values.tolist():
+        random = np.random.default_rng(derive_seed(seed, "generated", group))
+        rows = random.permutation(np.flatnonzero(groups == group))
+        rows = rows[: max(most // len(values), LEAST_GENERATED)]
+        part = int(0.4 * len(rows))
+        for found, some in zip(parts, np.split(rows, [part, 2 * part]), strict=True):
+            found.append(some)
+    first, second, third = (np.sort(np.concatenate(found)) for found in parts)
+    return first, second, third
+
+
+def folds_of(
+    groups: np.ndarray, folds: int, seed: int, origins: Sequence[str] | None = None
+) -> np.ndarray:
+    """The fold int64 `[n]` of each real image: every group spread over them, of one size as far as
+    images of one origin, which share a fold, allow.
+    """
+    own: Sequence[Hashable] = range(len(groups)) if origins is None else origins
+    images = Counter(own)
+    sizes, dealt = np.zeros(folds, np.int64), dict[Hashable, int]()
+    for group in np.unique(groups).tolist():
+        random = np.random.default_rng(derive_seed(seed, "folds", group))
+        for row in random.permutation(np.flatnonzero(groups == group)).tolist():
+            if own[row] not in dealt:
+                smallest = int(sizes.argmin())
+                dealt[own[row]] = smallest
+                sizes[smallest] += images[own[row]]
+    return np.array([dealt[origin] for origin in own], np.int64)

@@ -1,0 +1,199 @@
+"""A fitted density ratio: images and labels in, ratios out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from cgankd.curation.density_ratio.networks import (
+    BUMPS,
+    DensityRatioNet,
+    LabelBumps,
+    log_ratio,
+    ruled_out,
+)
+from cgankd.nets.feature_nets import (
+    FeatureConfig,
+    FeatureNet,
+    build_feature_net,
+    channels_last,
+    padded_images,
+    precise,
+)
+from cgankd.shardset.errors import BadInput, CheckpointError
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.weights import load_weights
+
+FORMAT_VERSION = 2
+
+
+class Projection(nn.Module):
+    """Features to the coordinates that ratio nets see.
+
+    These are the leading directions of variation inside labels, on one common scale: whitening
+    would blow up the least directions, where generated images give themselves away by traits that
+    neither eye nor student minds, and the ratio would be about those. For continuous labels what
+    features do along the label is taken off first: p_r / p_g given the label stays the same, and
+    what is learnt at one label holds for its neighbours.
+    """
+
+    centre: Tensor
+    directions: Tensor
+
+    def __init__(self, dim: int, components: int, space: LabelSpace) -> None:
+        super().__init__()
+        self.bumps = LabelBumps() if space.task == "regression" else None
+        centre = torch.zeros(dim) if self.bumps is None else torch.zeros(BUMPS, dim)
+        self.register_buffer("centre", centre)
+        self.register_buffer("directions", torch.eye(dim, components))
+
+    @classmethod
+    def fitted(
+        cls, features: np.ndarray, labels: np.ndarray, components: int, space: LabelSpace
+    ) -> Self:
+        """The projection on the `components` leading directions of features `[n, dim]`."""
+        features = features.astype(np.float64)
+        components = min(components, features.shape[1])
+        found = cls(features.shape[1], components, space)
+        if found.bumps is None:
+            found.centre.copy_(torch.from_numpy(features.mean(0)))
+            inside = features.copy()
+            for label in np.unique(labels):
+                inside[labels == label] -= features[labels == label].mean(0)
+        else:
+            targets = torch.from_numpy(space.targets(labels))
+            found.centre.copy_(torch.from_numpy(_along(found.weights(targets).numpy(), features)))
+            inside = features - found.centres(targets).numpy()
+        variances, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
+        scale = np.sqrt(max(variances[-components:].mean(), 1e-12))
+        found.directions.copy_(torch.from_numpy(vectors[:, ::-1][:, :components].copy() / scale))
+        return found
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """How much each bump counts at scaled labels `[n]`: float32 `[n, BUMPS]`, sum 1."""
+        assert self.bumps is not None
+        return F.normalize(self.bumps(targets), p=1)
+
+    def centres(self, targets: Tensor) -> Tensor:
+        """What is taken off features: `[dim]` for classes, `[n, dim]` for scaled labels `[n]`."""
+        return self.centre if self.bumps is None else self.weights(targets) @ self.centre
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Coordinates `[n, components]` of features `[n, dim]` with targets `[n]`."""
+        return (features - self.centres(targets)) @ self.directions
+
+
+def _along(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """The table float64 `[BUMPS, dim]` whose weighted sums follow features (ridge regression)."""
+    weights, mean = weights.astype(np.float64), features.mean(0)
+    ridge = 1e-6 * len(weights) / BUMPS * np.eye(BUMPS)
+    return mean + np.linalg.solve(weights.T @ weights + ridge, weights.T @ (features - mean))
+
+
+class FeatureRatio(nn.Module):
+    """The geometric mean of several ratio nets, raised to a power and scaled per group of labels.
+
+    r(h|y) = exp(strength · mean_k log ψ_k(h|y) − log_scale[group of y]) of features h.
+    """
+
+    log_scale: Tensor
+
+    def __init__(self, shape: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.shape = dict(shape)
+        self.space = TypeAdapter[LabelSpace](LabelSpace).validate_python(shape["space"])
+        dim, components = shape["features"]["dim"], shape["components"]
+        self.projection = None
+        if components is not None:
+            self.projection = Projection(dim, components, self.space)
+        self.members = nn.ModuleList(
+            DensityRatioNet(shape["network"], feature_dim=components or dim, space=self.space)
+            for _ in range(shape["members"])
+        )
+        scale = torch.zeros(len(self.space.group_names), dtype=torch.float64)
+        self.register_buffer("log_scale", scale)
+
+    def coordinates(self, features: Tensor, targets: Tensor) -> Tensor:
+        """What ratio nets see of features float32 `[n, dim]` with targets `[n]`."""
+        return features if self.projection is None else self.projection(features, targets)
+
+    @torch.inference_mode()
+    def ratios_of(self, features: Tensor, labels: Tensor, told: Tensor | None = None) -> Tensor:
+        """The float32 ratios `[n]`, ≥ 0, of features `[n, dim]` with raw labels `[n]`; `told` are
+        the scaled labels that the feature net reads off the images.
+        """
+        if self.shape["strength"] == 0:  # 0 · log 0 is no number, but this is the constant ratio
+            return torch.ones(len(labels), device=features.device)
+        raw = labels.cpu().numpy()
+        targets = torch.from_numpy(self.space.targets(raw)).to(features.device)
+        groups = torch.from_numpy(self.space.group_of(raw)).to(features.device)
+        coordinates = self.coordinates(features, targets)
+        logs = torch.stack([log_ratio(net, coordinates, targets) for net in self.members])
+        logs = ruled_out(logs.double(), targets, told, self.shape["reach"] or 0.0)
+        log_mean = self.shape["strength"] * logs.mean(0)
+        return (log_mean - self.log_scale[groups]).exp().float()
+
+
+class RatioModel(FeatureRatio):
+    """The ratio of features with the net that makes them: r(x|y) of images."""
+
+    net: FeatureNet
+
+    def __init__(self, shape: Mapping[str, Any]) -> None:
+        super().__init__(shape)
+        self.net = build_feature_net(
+            FeatureConfig(**shape["features"]),
+            space=self.space,
+            channels=shape["channels"],
+            size=shape["size"],
+        )
+
+    @torch.inference_mode()
+    def ratios(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The float32 ratios `[n]`, ≥ 0, of images `[n, c, h, w]` in [−1, 1]; labels are raw.
+
+        Where the fit was calibrated their mean over generated samples of a class, or of a part of a
+        range with enough real images, is about 1. A part joined to its neighbours for the fit has
+        their scale, and any mean. NaN only where a network gives NaN.
+        """
+        with precise(images.device, self.shape["precision"]):
+            features = self.net.features(channels_last(images))
+            told = None if self.shape["reach"] is None else self.net.head(features).float()[:, 0]
+        return self.ratios_of(features.float(), labels, told)
+
+    def score(self, pixels: np.ndarray, labels: np.ndarray, batch: int = 500) -> np.ndarray:
+        """`ratios` of uint8 pixels `[n, c, h, w]` and raw labels, in batches padded to one size."""
+        expected = (self.shape["channels"], self.shape["size"], self.shape["size"])
+        if pixels.shape[1:] != expected or pixels.shape[:1] != labels.shape:
+            raise BadInput(
+                f"density ratio: pixels {list(pixels.shape)} with labels {list(labels.shape)}, "
+                f"expected [n, {', '.join(map(str, expected))}] and [n]"
+            )
+        device = self.log_scale.device
+        found = np.empty(len(labels), dtype=np.float32)
+        for start in range(0, len(labels), batch):
+            images, count = padded_images(pixels[start : start + batch], batch)
+            padded = np.zeros(batch, labels.dtype)
+            padded[:count] = labels[start : start + count]
+            ratios = self.ratios(images.to(device), torch.from_numpy(padded))
+            found[start : start + count] = ratios[:count].cpu().numpy()
+        return found
+
+
+def load_ratio(folder: Path, device: torch.device) -> RatioModel:
+    """The density ratio that `fit_ratio` wrote to `folder`, ready for use."""
+    state, shape = load_weights(folder)
+    if shape.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} holds a density ratio of format {shape.get('format_version')}, expected "
+            f"{FORMAT_VERSION}; fit it again"
+        )
+    with torch.device("meta"):
+        model = RatioModel(shape)
+    model.load_state_dict(state, assign=True)
+    return model.eval().to(device=device)

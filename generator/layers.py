@@ -1,0 +1,184 @@
+"""Layers whose weight is divided by its largest singular value (spectral normalisation).
+
+The parameters and buffers are those of ajbrock/BigGAN-PyTorch: `weight` as learnt, `u0` the left
+singular vector, `sv0` the last singular value. σ is worked out anew in every forward pass by one
+power iteration from `u0`; `u0` and `sv0` move in training only.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-8
+
+
+class _DivideBySigma(torch.autograd.Function):
+    """W/σ and its gradient (g − ⟨g, W/σ⟩ u vᵀ)/σ, u and v held fixed.
+
+    One node in place of twenty: what small networks cost is nodes.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, left: Tensor, value: Tensor, move: bool, dtype: torch.dtype
+    ) -> Tensor:
+        matrix = weight.flatten(1)
+        right = torch.mv(matrix.t(), left[0])
+        right /= right.norm().clamp_min_(EPSILON)
+        product = torch.mv(matrix, right)
+        sigma = product.norm()
+        moved = product / sigma.clamp_min(EPSILON)
+        if move:
+            left.copy_(moved)
+            value.copy_(sigma)
+        normalised = weight / sigma
+        ctx.save_for_backward(normalised, moved, right, sigma)
+        return normalised.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normalised, left, right, sigma = ctx.saved_tensors
+        gradient = gradient.float().contiguous()
+        along = -torch.dot(gradient.flatten(), normalised.flatten())
+        outer = torch.outer(left * along, right).view_as(gradient)
+        return outer.add_(gradient).div_(sigma), None, None, None, None
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution in its input's dtype; padding keeps the size.
+
+    `enlarged` and `reduced` fuse it with nearest-neighbour doubling before it or 2×2 averaging
+    after it: a 3×3 kernel on doubled pixels is a 4×4 kernel at stride ½ (2 for averaging), with
+    the same result for 4/9 of the work.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self._kernel(x.dtype), self._bias(x), padding=self.padding)
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """The convolution of `x` after each pixel became 2×2; a 3×3 kernel."""
+        kernel = _spread(self._kernel(x.dtype).flip(2, 3)).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, self._bias(x), stride=2, padding=1)
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """The 2×2 averages of the convolution; a 3×3 kernel."""
+        kernel = _spread(self._kernel(x.dtype)) / 4
+        return F.conv2d(x, kernel, self._bias(x), stride=2, padding=1)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+    def _bias(self, x: Tensor) -> Tensor | None:
+        return None if self.bias is None else self.bias.to(x.dtype)
+
+
+class SpectralConv2d(Conv2d):
+    """A convolution, spectrally normalised."""
+
+    u0: Tensor
+    sv0: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(inputs, outputs, kernel)
+        _add_singular_vector(self)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return _normalised(self, dtype)
+
+
+class Linear(nn.Linear):
+    """A linear layer in its input's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self._kernel(x.dtype), bias)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+
+class SpectralLinear(Linear):
+    """A linear layer, spectrally normalised."""
+
+    u0: Tensor
+    sv0: Tensor
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        _add_singular_vector(self)
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        return _normalised(self, dtype)
+
+
+class SpectralEmbedding(nn.Embedding):
+    """An embedding, spectrally normalised."""
+
+    u0: Tensor
+    sv0: Tensor
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count, size)
+        _add_singular_vector(self)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return F.embedding(index, _normalised(self, torch.float32))
+
+
+_Spectral = SpectralConv2d | SpectralLinear | SpectralEmbedding
+
+
+def _add_singular_vector(layer: _Spectral) -> None:
+    layer.register_buffer("u0", torch.randn(1, layer.weight.shape[0]))
+    layer.register_buffer("sv0", torch.ones(1))
+
+
+def _normalised(layer: _Spectral, dtype: torch.dtype) -> Tensor:
+    """The weight over its largest singular value, in `dtype`; float32 inside."""
+    return _DivideBySigma.apply(layer.weight, layer.u0, layer.sv0, layer.training, dtype)
+
+
+def _spread(kernel: Tensor) -> Tensor:
+    """The sum of a kernel's four copies shifted by one: `[o, i, 3, 3]` to `[o, i, 4, 4]`."""
+    rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1, 0, 0)) + F.pad(rows, (1, 0, 0, 0))
+
+
+def initialise(network: nn.Module, initial: Literal["normal", "orthogonal"]) -> None:
+    """Sets weights to N(0, 0.02²) or to orthogonal rows, embeddings to N(0, 0.02²), biases to 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            if initial == "normal" or isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.orthogonal_(module.weight)
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias":
+                    nn.init.zeros_(parameter)
+
+
+class SelfAttention(nn.Module):
+    """x + γ · (what every place sees in all others), `[n, channels, h, w]` each; γ starts at 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.theta = SpectralConv2d(channels, channels // 8, kernel=1)
+        self.phi = SpectralConv2d(channels, channels // 8, kernel=1)
+        self.g = SpectralConv2d(channels, channels // 2, kernel=1)
+        self.o = SpectralConv2d(channels // 2, channels, kernel=1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, _, height, width = x.shape
+        queries = self.theta(x).flatten(2)
+        keys = F.max_pool2d(self.phi(x), 2).flatten(2)
+        values = F.max_pool2d(self.g(x), 2).flatten(2)
+        shares = torch.softmax(queries.transpose(1, 2) @ keys, 2)
+        seen = (values @ shares.transpose(1, 2)).view(count, -1, height, width)
+        seen = seen.contiguous(memory_format=torch.channels_last)
+        return x + self.gamma.to(x.dtype) * self.o(seen)

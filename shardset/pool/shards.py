@@ -1,0 +1,275 @@
+"""Pool shards: a WebDataset tar, its Parquet table of rows, and a marker that is written last.
+
+`000000.tar` holds `{key}.png`, `{key}.cls` (for classes) and `{key}.json` of every sample,
+`000000.parquet` a row for each with the place of its PNG, `000000.json` the size and sha256 of
+both. A cut tar opens without an error in every reader, so the marker alone says that a shard is
+done.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from cgankd.shardset.errors import CorruptShard, StaleStage
+from cgankd.shardset.files import atomic_path, read_json, sha256_file, write_json
+from cgankd.shardset.identity import key_text
+from cgankd.shardset.images import BadImage, decode_png
+from cgankd.shardset.tables import read_table, table_name, write_table
+
+FORMAT_VERSION = 1
+BLOCK = 512
+RECORD = 20 * BLOCK  # tar pads a file to whole records; GNU tar and tarfile write it so
+FLUSH_BYTES = 1 << 20
+
+
+def tar_name(index: int) -> str:
+    """The file name of a shard's tar."""
+    return f"{index:06d}.tar"
+
+
+def marker_name(index: int) -> str:
+    """The file name of a shard's marker."""
+    return f"{index:06d}.json"
+
+
+class PoolShardWriter:
+    """Writes one shard; leaving the block normally makes it visible, an exception leaves nothing.
+
+    Tar and rows go to temporary names and are synced and renamed, then the marker follows. Owner,
+    time and order are fixed, so the same samples give the same bytes.
+    """
+
+    def __init__(self, folder: Path, index: int, fingerprint: str) -> None:
+        self.folder = folder
+        self.index = index
+        self.fingerprint = fingerprint
+        self._rows: dict[str, list[Any]] = {
+            name: []
+            for name in (
+                "key", "label", "condition", "png_offset", "png_length", "pixel_sha256", "status",
+            )
+        }  # fmt: skip
+        self._origin: tuple[int, str] | None = None
+        self._buffer = bytearray()
+        self._flushed = 0
+        self._digest = hashlib.sha256()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        # A marker of an earlier attempt must not vouch for the files that replace its own.
+        (self.folder / marker_name(self.index)).unlink(missing_ok=True)
+        self._rows_path = self.folder / table_name(self.index)
+        self._tar_path = self.folder / tar_name(self.index)
+        partial = self._stack.enter_context(atomic_path(self._tar_path))
+        # Unbuffered: what is written is written once, in large pieces, by _flush.
+        self._tar = self._stack.enter_context(open(partial, "wb", buffering=0))
+        return self
+
+    def add(
+        self,
+        key: int,
+        png: bytes | None,
+        label: int | float,
+        condition: int | float,
+        pixel_sha256: str | None,
+        seed: int,
+        pool_id: str,
+        status: str = "ok",
+    ) -> None:
+        """Appends a sample; keys ascend. One that failed has no PNG, only a row with its status."""
+        rows = self._rows
+        if rows["key"] and key <= rows["key"][-1]:
+            raise ValueError(f"key {key} was added after key {rows['key'][-1]}")
+        if self._origin is None:
+            self._origin = (seed, pool_id)
+        elif self._origin != (seed, pool_id):
+            raise ValueError(f"key {key} has another seed or pool than the shard, {self._origin}")
+        offset = 0
+        if png is not None:
+            name = key_text(key)
+            facts = {"condition": condition, "label": label, "pool_id": pool_id, "seed": seed}
+            offset = self._flushed + len(self._buffer) + BLOCK
+            self._append(f"{name}.png", png)
+            if isinstance(label, int):
+                self._append(f"{name}.cls", str(label).encode())
+            self._append(f"{name}.json", json.dumps(facts).encode())
+            if len(self._buffer) >= FLUSH_BYTES:
+                self._flush()
+        values = (key, label, condition, offset, len(png or b""), pixel_sha256, status)
+        for column, value in zip(rows.values(), values, strict=True):
+            column.append(value)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:  # an error below leaves no tar either
+            self._buffer.extend(bytes(2 * BLOCK))
+            self._buffer.extend(bytes(-(self._flushed + len(self._buffer)) % RECORD))
+            self._flush()
+            write_table(self._rows_path, self._table(), self._metadata())
+        keys = self._rows["key"]
+        marker = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "count": len(keys),
+            "first_key": keys[0],
+            "last_key": keys[-1],
+            "failed": sum(status != "ok" for status in self._rows["status"]),
+            "tar": {"bytes": self._flushed, "sha256": self._digest.hexdigest()},
+            "rows": {
+                "bytes": self._rows_path.stat().st_size,
+                "sha256": sha256_file(self._rows_path),
+            },
+        }
+        write_json(self.folder / marker_name(self.index), marker)
+
+    def _append(self, name: str, data: bytes) -> None:
+        self._buffer += tar_header(name.encode(), len(data))
+        self._buffer += data
+        self._buffer += bytes(-len(data) % BLOCK)
+
+    def _flush(self) -> None:
+        view = memoryview(bytes(self._buffer))
+        self._digest.update(view)
+        self._flushed += len(view)
+        self._buffer.clear()
+        while view:
+            view = view[os.write(self._tar.fileno(), view) :]
+
+    def _table(self) -> pa.Table:
+        if not self._rows["key"]:
+            raise ValueError(f"shard {self.index} has no samples")
+        types = {"key": pa.int64(), "png_offset": pa.int64(), "png_length": pa.int64()}
+        types |= {"pixel_sha256": pa.string(), "status": pa.string()}
+        # Classes are int64 and continuous labels float64: the Python values say which.
+        columns = {name: pa.array(rows, types.get(name)) for name, rows in self._rows.items()}
+        shard = pa.array(np.full(len(self._rows["key"]), self.index, dtype=np.int32))
+        return pa.table({"key": columns.pop("key"), "shard": shard, **columns})
+
+    def _metadata(self) -> dict[str, Any]:
+        assert self._origin is not None
+        return {"seed": self._origin[0], "pool_id": self._origin[1]}
+
+
+def marker_of(folder: Path, index: int) -> dict[str, Any] | None:
+    """The shard's marker, `None` where it has none."""
+    path = folder / marker_name(index)
+    return read_json(path) if path.is_file() else None
+
+
+def is_done(folder: Path, index: int, fingerprint: str) -> bool:
+    """Whether the shard has a marker and files of the sizes that it states.
+
+    `StaleStage` if the shard was made with other settings than `fingerprint` stands for.
+    """
+    marker = marker_of(folder, index)
+    if marker is None:
+        return False
+    if marker["fingerprint"] != fingerprint:
+        raise StaleStage(
+            f"shard {folder / tar_name(index)} was made with other settings; "
+            "keep those settings or replace the pool with --redo pool"
+        )
+    return not _wrong_sizes(folder, index, marker)
+
+
+def verify_shard(folder: Path, index: int) -> dict[str, Any]:
+    """The marker of a shard whose every byte is as the marker says; else `CorruptShard`."""
+    marker = _checked_marker(folder, index)
+    for part, name in _parts(index).items():
+        if sha256_file(folder / name) != marker[part]["sha256"]:
+            raise _corrupt(folder, index, f"{name} has other bytes than its marker says")
+    return marker
+
+
+def read_shard(folder: Path, index: int) -> tuple[np.ndarray, pa.Table]:
+    """A finished shard's pixels uint8 `[n, c, h, w]` and its rows, in the order of keys.
+
+    Failed samples (status other than "ok") are black, so that pixels and rows keep step.
+    """
+    _checked_marker(folder, index)
+    rows = read_table(folder / table_name(index))
+    data = memoryview((folder / tar_name(index)).read_bytes())
+    offsets, lengths = (rows[name].to_numpy() for name in ("png_offset", "png_length"))
+    present = np.flatnonzero(lengths)
+    if not present.size:
+        raise _corrupt(folder, index, "no sample has an image")
+    pixels = np.zeros((0,), dtype=np.uint8)
+    for row, start, length in zip(present, offsets[present], lengths[present], strict=True):
+        try:
+            image = decode_png(bytes(data[start : start + length]))
+        except BadImage as error:
+            raise _corrupt(folder, index, f"key {rows['key'][row]} {error}") from error
+        if not pixels.size:
+            pixels = np.zeros((len(rows), *image.shape), dtype=np.uint8)
+        if image.shape != pixels.shape[1:]:
+            what = f"key {rows['key'][row]} is {image.shape}, expected {pixels.shape[1:]}"
+            raise _corrupt(folder, index, what)
+        pixels[row] = image
+    return pixels, rows
+
+
+def read_png(folder: Path, row: Mapping[str, Any]) -> bytes:
+    """The PNG bytes of one row of a shard's table."""
+    with open(folder / tar_name(row["shard"]), "rb") as file:
+        data = os.pread(file.fileno(), row["png_length"], row["png_offset"])
+    if not data or len(data) != row["png_length"]:
+        raise _corrupt(folder, row["shard"], f"key {row['key']} has no image in the tar")
+    return data
+
+
+def tar_header(name: bytes, size: int) -> bytes:
+    """The 512 bytes of a POSIX ustar header: mode 644, owner 0, time 0, a regular file."""
+    # name 100, mode 8, uid 8, gid 8, size 12, mtime 12, checksum 8, type 1, link 100, magic 8,
+    # user 32, group 32, device 16, prefix 155, rest 12; the checksum counts itself as blanks.
+    length = b"%011o" % size
+    total = _HEADER_SUM + sum(name) + sum(length)
+    return b"%b%b%b%b%06o%b" % (name, bytes(100 - len(name)), _OWNER + length, _TIME, total, _TAIL)
+
+
+_OWNER = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"\0" + b"00000000000\0"
+_TAIL = b"\0 " + b"0" + bytes(100) + b"ustar\00000" + bytes(247)
+_HEADER_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_TAIL[2:])
+
+
+def _parts(index: int) -> dict[str, str]:
+    return {"tar": tar_name(index), "rows": table_name(index)}
+
+
+def _wrong_sizes(folder: Path, index: int, marker: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    for part, name in _parts(index).items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != marker[part]["bytes"]:
+            size = "is missing" if found is None else f"has {found} bytes"
+            wrong.append(f"{name} {size}, its marker says {marker[part]['bytes']}")
+    return wrong
+
+
+def _checked_marker(folder: Path, index: int) -> dict[str, Any]:
+    marker = marker_of(folder, index)
+    if marker is None:
+        raise _corrupt(folder, index, "has no marker, so it was never finished")
+    if wrong := _wrong_sizes(folder, index, marker):
+        raise _corrupt(folder, index, wrong[0])
+    return marker
+
+
+def _corrupt(folder: Path, index: int, what: str) -> CorruptShard:
+    return CorruptShard(f"shard {index:06d} in {folder}: {what}; run produce again to rebuild it")

@@ -1,0 +1,172 @@
+"""What a pool and a release say about themselves: every file's hash, and where all of it came from.
+
+Nothing here depends on the clock or the machine, so the sha256 of a manifest names its content.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cgankd.shardset.errors import CorruptShard, ReleaseError
+from cgankd.shardset.files import canonical_json, write_bytes
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.pool.plan import Plan
+from cgankd.shardset.pool.shards import verify_shard
+
+FORMAT_VERSION = 1  # of both manifests
+VERSION_PATTERN = r"^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
+MAX_BYTES = 256 << 20  # the salted hashes of ten million real images
+SALTED_DIGITS = 16
+Level = Literal["major", "minor", "patch"]
+CARD = "README.md"
+MANIFEST = "metadata/manifest.json"
+CURATION = "metadata/curation.json"
+REPORT = "metadata/report.json"
+SAMPLES = "assets/samples.png"
+TABLE = re.compile(r"(data/accepted|data/rejected|scores)/train-\d{5}-of-\d{5}\.parquet")
+TAR = re.compile(r"data/train-\d{6}\.tar")
+
+
+class Record(BaseModel):
+    """Unknown keys and wrong types are refused: a newer format is not half understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileEntry(Record):
+    """One file of a release; `rows` of a Parquet file, or samples of a tar, for these alone."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    rows: int | None
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_file_of_a_release(cls, path: str) -> str:
+        """No other name is ever opened or written: not `..`, not `/etc/passwd`, not `x.pkl`."""
+        if (
+            path in (CARD, CURATION, REPORT, SAMPLES)
+            or TABLE.fullmatch(path)
+            or TAR.fullmatch(path)
+        ):
+            return path
+        raise ValueError(f"{path!r} is not the name of a file that a release holds")
+
+
+class Changes(Record):
+    """What a version changed in the one before it."""
+
+    level: Level
+    reasons: tuple[str, ...]
+    accepted_before: int
+    came: int
+    went: int
+    relabelled: int
+    policy: dict[str, tuple[Any, Any]] = Field(description="fields that changed: before, now")
+
+
+class Manifest(Record):
+    """`metadata/manifest.json` of a release; it lists every file but itself."""
+
+    format_version: Literal[1] = 1
+    layout: Literal["parquet", "webdataset"] = "parquet"
+    version: str = Field(pattern=VERSION_PATTERN)
+    parent_version: str | None = Field(None, pattern=VERSION_PATTERN)
+    parent_manifest_sha256: str | None = None
+    changes: Changes | None = None
+    space: LabelSpace
+    pool_id: str
+    production_seed: int
+    accepted: Annotated[
+        tuple[int, ...], Field(description="images for each class or part of the range")
+    ]
+    rejected: Annotated[tuple[int, ...], Field(description="the same; zeros if left out")]
+    files: tuple[FileEntry, ...]
+    facts: dict[str, Any] = Field(description="lineage, as `build_release` was given it")
+
+    @model_validator(mode="after")
+    def _names_each_file_once(self) -> "Manifest":
+        seen: set[str] = set()
+        for entry in self.files:
+            if entry.path in seen:
+                raise ValueError(f"{entry.path} is listed twice")
+            seen.add(entry.path)
+            if (entry.rows is None) != entry.path.endswith((".json", ".md", ".png")):
+                raise ValueError(f"{entry.path} has rows {entry.rows}")
+            if TAR.fullmatch(entry.path) and self.layout == "parquet":
+                raise ValueError(f"{entry.path} is of another layout")
+            if TABLE.fullmatch(entry.path) and self.layout == "webdataset":
+                raise ValueError(f"{entry.path} is of another layout")
+        return self
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a release folder; `ReleaseError` in one line if there is none to trust."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ReleaseError(f"{folder} is not a release: {MANIFEST} is missing")
+    if path.is_symlink() or path.parent.is_symlink():
+        raise ReleaseError(f"{path} is a link; a release holds its own files")
+    if path.stat().st_size > MAX_BYTES:
+        raise ReleaseError(
+            f"{path} has {path.stat().st_size} bytes, expected at most {MAX_BYTES}: not read"
+        )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest of a JSON text; `ReleaseError` names where it came from if it is none."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ReleaseError(
+            f"{where} is not a manifest of format {FORMAT_VERSION} ({place}: {message})"
+        ) from error
+
+
+def salted_hashes(pixel_hashes: Iterable[str], salt: str) -> list[str]:
+    """Sorted salted hashes of images, 16 hex digits each.
+
+    With the salt, which is published beside them, one can ask whether an image that one has is
+    among them; a lookup table made for another release does not answer it.
+    """
+    return sorted(
+        hashlib.sha256(f"{salt}\n{pixel_hash}".encode()).hexdigest()[:SALTED_DIGITS]
+        for pixel_hash in pixel_hashes
+    )
+
+
+def write_pool_manifest(pool: Path, plan: Plan) -> str:
+    """The sha256 of the `manifest.json` written to a finished pool: its plan and its shards.
+
+    Reads every byte of the pool; `CorruptShard` names the first shard that is not as its marker
+    says.
+    """
+    shards = []
+    for spec in plan.shards:
+        marker = verify_shard(pool, spec.index)
+        if (marker["first_key"], marker["count"]) != (spec.first_key, spec.count):
+            raise CorruptShard(
+                f"shard {spec.index:06d} in {pool} holds {marker['count']} samples from key "
+                f"{marker['first_key']}, the plan says {spec.count} from {spec.first_key}; "
+                "replace the pool with --redo pool"
+            )
+        shards.append(marker)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "plan": plan.model_dump(mode="json"),
+        "count": sum(shard["count"] for shard in shards),
+        "failed": sum(shard["failed"] for shard in shards),
+        "shards": shards,
+    }
+    data = canonical_json(manifest)
+    write_bytes(pool / "manifest.json", data)
+    return hashlib.sha256(data).hexdigest()
