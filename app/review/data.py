@@ -69,7 +69,7 @@ class Subject:
     label: np.ndarray  # [n], after the selection
     reason: np.ndarray  # int8 [n]: KEPT, or an index into REASONS
     scored: np.ndarray  # bool [n]
-    teacher_told: np.ndarray  # [n]: a class, −1 for none; or a value, NaN for none
+    teacher_prediction: np.ndarray  # [n]: a class, −1 for none; or a value, NaN for none
     scores: Mapping[str, np.ndarray]  # float32 [n] for each of SCORES, NaN where there is none
     in_first_round: np.ndarray  # bool [n]
     neighbours: Neighbours | None
@@ -95,7 +95,7 @@ class Subject:
             label=self.original_label,
             group=self.group,
             ratio=self.scores["density_ratio"].astype(np.float64),
-            teacher_label=self.teacher_told,
+            teacher_label=self.teacher_prediction,
             teacher_error=self.scores["teacher_error"].astype(np.float64),
             scored=self.scored,
         )
@@ -104,9 +104,9 @@ class Subject:
     def teacher_disagrees(self) -> np.ndarray:
         """Bool `[n]`: the teacher says another class, or a value in another part of the range."""
         if self.space.task == "classification":
-            return (self.teacher_told != self.original_label) & (self.teacher_told >= 0)
-        there = np.isfinite(self.teacher_told)
-        return there & (self.space.group_of(np.nan_to_num(self.teacher_told)) != self.group)
+            return (self.teacher_prediction != self.original_label) & (self.teacher_prediction >= 0)
+        there = np.isfinite(self.teacher_prediction)
+        return there & (self.space.group_of(np.nan_to_num(self.teacher_prediction)) != self.group)
 
     @cached_property
     def duplicate_group(self) -> np.ndarray:

@@ -11,6 +11,19 @@ from cgankd.shardset.reviews import VERDICTS
 
 UNREVIEWED = "none"
 SORTABLE = ("key", "label", "original_label", "reason", "verdict", "duplicate_group", *SCORES)
+COLUMN_NAMES = {
+    "key": "key",
+    "label": "label",
+    "original_label": "assigned label",
+    "reason": "reason of the drop",
+    "verdict": "verdict",
+    "duplicate_group": "group of duplicates",
+    "density_ratio": "density ratio",
+    "teacher_error": "teacher's error",
+    "teacher_entropy": "teacher's entropy",
+    "nearest_real_similarity": "similarity to a real image",
+    "outlier": "distance from its label",
+}
 
 
 @dataclass(frozen=True)

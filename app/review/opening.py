@@ -138,7 +138,7 @@ def _open_run(path: Path, reviews: Path) -> Subject:
         label=label,
         reason=np.where(scored, KEPT, REASONS.index("outlier")).astype(np.int8),
         scored=scored,
-        teacher_told=told,
+        teacher_prediction=told,
         scores=columns,
         in_first_round=plan.in_first_round(key),
         neighbours=neighbours,
@@ -178,7 +178,7 @@ def _open_release(path: Path, reviews: Path, manifest: Manifest | None = None) -
         label=table["label"].to_numpy(),
         reason=_reasons(table, path),
         scored=pc.equal(table["status"], "ok").to_numpy(),
-        teacher_told=told,
+        teacher_prediction=told,
         scores=columns,
         in_first_round=np.ones(len(key), bool),  # a release does not say; it fits on all
         neighbours=None,

@@ -1,5 +1,5 @@
-"""What a policy would do: on the scores that are loaded, at once, and nothing is written until
-somebody saves it.
+"""What a policy would do, computed on the loaded scores at once and written only when somebody
+saves it; and two selections compared: two versions, or two policies on one pool.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from cgankd.app.review.data import Subject
-from cgankd.app.review.filters import Counts, counted
-from cgankd.curation.difference import CHANGES, difference, why
+from cgankd.app.review.data import SCORES, Subject
+from cgankd.app.review.filters import Counts, Histogram, counted, histogram
+from cgankd.curation.difference import CHANGES, changes_per_group, difference, why
 from cgankd.curation.neighbours.find import Features
 from cgankd.curation.policies.policy import Policy
 from cgankd.curation.policies.selection import KEPT, REASONS, Selection, select
@@ -81,7 +81,7 @@ def preview(
 
 
 def changed(subject: Subject, after: Selection | Subject) -> pa.Table:
-    """One row for each key that came, went or has another label, as `difference` tells it.
+    """One row for each key that came, went or has another label, as `difference` has it.
 
     `after` decides on the same keys. Only what differs is compared further: of a million samples
     few do.
@@ -90,6 +90,45 @@ def changed(subject: Subject, after: Selection | Subject) -> pa.Table:
         (subject.kept != after.kept) | (subject.kept & (subject.label != after.label))
     )
     return difference(_rows(subject, rows), _rows(after, rows))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two selections; of different pools, only how many and how spread."""
+
+    counts: tuple[Counts, Counts]
+    histograms: tuple[tuple[Histogram, Histogram], ...]  # a pair a score, on the same bins
+    same_pool: bool
+    changes: pa.Table | None  # a row for each key that differs, as `curation.difference` has it
+    why: pa.Table | None
+    labels: pa.Table | None  # how many came, went and were relabelled in each group
+    only_first: np.ndarray  # keys int64 that the first alone keeps; empty for different pools
+    only_second: np.ndarray
+
+
+def compare(first: Subject, second: Subject) -> Comparison:
+    """Two selections compared; `BadInput` where their labels are not the same."""
+    if first.space != second.space:
+        raise BadInput(f"{first.path} and {second.path} have different labels; compare equal ones")
+    pairs = []
+    for score in SCORES:
+        one = histogram(first, score)
+        other = one and histogram(second, score, edges=one.edges)
+        if one and other:
+            pairs.append((one, other))
+    same = first.pool_id == second.pool_id and np.array_equal(first.key, second.key)
+    changes = changed(first, second) if same else None
+    none = np.empty(0, np.int64)
+    return Comparison(
+        counts=(counted(first), counted(second)),
+        histograms=tuple(pairs),
+        same_pool=same,
+        changes=changes,
+        why=None if changes is None else why(changes),
+        labels=None if changes is None else changes_per_group(changes, first.space),
+        only_first=first.key[first.kept & ~second.kept] if same else none,
+        only_second=second.key[second.kept & ~first.kept] if same else none,
+    )
 
 
 def save_recipe(subject: Subject, policy: Policy, path: Path) -> Path:

@@ -15,9 +15,10 @@ from cgankd.app.console import Console
 from cgankd.app.review.opening import open_subject
 from cgankd.shardset.errors import BadInput, CgankdError
 
-PAGE = Path(__file__).with_name("entry.py")
+# Streamlit puts the script's folder first on the import path: it holds nothing but the script.
+PAGE = Path(__file__).parent / "served" / "entry.py"
 # What the pages import takes a second or two, which the first visitor need not wait for.
-SERVER = "import app.review, pandas; from streamlit.web.cli import main; main()"
+SERVER = "import cgankd.app.review.served.entry, pandas; from streamlit.web.cli import main; main()"
 SETTINGS = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
@@ -48,7 +49,8 @@ def serve(
             f"listening on {host}: whoever reaches this machine's port {port} can see the samples, "
             "give verdicts and publish with your login"
         )
-    command = [sys.executable, "-c", SERVER, "run", str(PAGE)]
+    # -P: modules of the folder that the command is called in are not imported.
+    command = [sys.executable, "-P", "-c", SERVER, "run", str(PAGE)]
     for name, value in {**SETTINGS, "server.address": host, "server.port": port}.items():
         command.append(f"--{name}={value}")
     command += ["--", spec, "--reviewer", reviewer or _login()]

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -21,9 +20,11 @@ from cgankd.app.review.opening import open_subject
 from cgankd.app.review.state import ReviewState
 from cgankd.shardset.reviews import VERDICTS, read_reviews
 from cgankd.shardset.tables import read_table
+from tests.app.test_foreign_folder import CGANKD, write_foreign_project
 from tests.app.tiny import released_run
 
 QUIET = Console(json=True)
+ROOT = Path(__file__).parents[2]
 WAIT = 60_000  # ms; two tests of this file share two cores with others
 expect.set_options(timeout=WAIT)
 
@@ -40,17 +41,16 @@ def run(made, tmp_path):
 
 
 @contextmanager
-def served(spec: Path | str):
-    """The address of a review app of its own."""
+def served(spec: Path | str, cwd: Path = ROOT):
+    """The address of a review app of its own, started in a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "cgankd.app", "review", str(spec), "--port", str(port)]
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": str(root)}
+    command = [*CGANKD, "review", str(spec), "--port", str(port)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     server = subprocess.Popen(
         [*command, "--reviewer", "reviewer"],
-        cwd=root,
+        cwd=cwd,
         env=env,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -215,3 +215,14 @@ def test_text_from_outside_is_never_run(run):
             page.wait_for_load_state("networkidle")
             assert page.locator("img[src=x]").count() == 0
             assert page.title() != "run"
+
+
+def test_every_page_draws_where_the_folder_has_modules_of_our_rooms_names(made, tmp_path):
+    """Neither the caller's folder nor that of the script that Streamlit runs gets in the way."""
+    write_foreign_project(tmp_path)
+    with served(made, cwd=tmp_path) as url, browser() as page:
+        for title in ("Overview", "Gallery", "One by one", "Policy", "Compare", "Release"):
+            page.goto(f"{url}/{'' if title == 'Overview' else title.lower().replace(' ', '-')}")
+            expect(page.get_by_role("heading", level=1, name=title)).to_be_visible()
+            page.wait_for_load_state("networkidle")
+            expect(page.get_by_test_id("stException")).to_have_count(0)

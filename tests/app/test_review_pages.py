@@ -76,7 +76,7 @@ def test_the_app_opens_on_its_overview(made, monkeypatch):
     """Navigation, the reviewer's name, and the first page."""
     monkeypatch.setattr(sys, "argv", ["review.py", str(made), "--reviewer", "reviewer"])
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    page = AppTest.from_file("../../app/review/entry.py", default_timeout=60).run()
+    page = AppTest.from_file("../../app/review/served/entry.py", default_timeout=60).run()
 
     assert not page.exception
     assert texts(page.title) == ["Overview"]
@@ -310,7 +310,7 @@ def test_only_this_machine_is_let_in_unless_told_otherwise():
 
 def test_streamlit_is_imported_by_the_pages_alone():
     """The command line and every decision do without it."""
-    names = ("cli", "commands", "review.state", "review.serve", "review.compare")
+    names = ("cli", "commands", "review.state", "review.serve", "review.policy")
     code = f"import sys, {', '.join(f'cgankd.app.{name}' for name in names)}"
     code += "; sys.exit('streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

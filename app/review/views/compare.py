@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.compare import Comparison, compare
 from cgankd.app.review.data import Subject
-from cgankd.app.review.filters import Histogram
+from cgankd.app.review.filters import COLUMN_NAMES, Histogram
 from cgankd.app.review.images import thumbnails
-from cgankd.app.review.views.filtering import NAMES
+from cgankd.app.review.policy import Comparison, compare
 from cgankd.app.review.views.overview import check_facts
 from cgankd.app.review.views.shared import COLOURS, opened, pictures, selected, started, subject_at
 
@@ -124,7 +123,7 @@ def _spread(found: Comparison) -> None:
             st.line_chart(
                 table,
                 height=200,
-                x_label=NAMES[first.score],
+                x_label=COLUMN_NAMES[first.score],
                 y_label="share",
                 color=list(COLOURS[:2]),
             )

@@ -5,10 +5,17 @@ import secrets
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.blind import BlindPair, blind_pairs, blind_score
 from cgankd.app.review.data import Subject
 from cgankd.app.review.images import thumbnails
-from cgankd.app.review.sample import Reals, real_picture, rows_along, rows_by_label
+from cgankd.app.review.reals import (
+    BlindPair,
+    Reals,
+    blind_pairs,
+    blind_score,
+    real_picture,
+    rows_along,
+    rows_by_label,
+)
 from cgankd.app.review.views.shared import opened, pictures, plain, real_images, share, started
 
 PAIRS = 20

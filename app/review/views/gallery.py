@@ -1,4 +1,4 @@
-"""The gallery: pages of thumbnails, to choose from and to judge."""
+"""The gallery: a filter in the sidebar, and pages of thumbnails to pick from and to judge."""
 
 from typing import Any
 
@@ -6,18 +6,37 @@ import numpy as np
 import streamlit as st
 
 from cgankd.app.review.data import SCORES, Subject
-from cgankd.app.review.filters import page, pages
+from cgankd.app.review.filters import (
+    COLUMN_NAMES,
+    SORTABLE,
+    UNREVIEWED,
+    Filter,
+    matching,
+    ordered,
+    page,
+    pages,
+)
 from cgankd.app.review.images import stored_pictures
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.filtering import filter_controls, rows_shown
-from cgankd.app.review.views.grid import Cell, acted, grid
-from cgankd.app.review.views.sample_view import draw_sample, give
-from cgankd.app.review.views.shared import errors_shown, noted, opened, plain, reviewer, started
+from cgankd.app.review.views.one_by_one import draw_sample, give
+from cgankd.app.review.views.shared import (
+    Cell,
+    errors_shown,
+    grid,
+    grid_action,
+    mark_read,
+    opened,
+    plain,
+    reviewer,
+    started,
+)
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CgankdError
 from cgankd.shardset.reviews import NONE, VERDICTS
 
 SIZES = (200, 50, 500, 1000)
+DECISIONS = {"all": None, "kept": True, "dropped": False}
+SHOWN_VERDICTS = (UNREVIEWED, *(name for name in VERDICTS if name != "clear"))
 SIDES = {"small": 64, "medium": 96, "large": 144}
 
 
@@ -27,8 +46,8 @@ def draw() -> None:
     subject = state.subject
     for note in subject.notes:
         st.info(plain(note))
-    wanted, by, descending = filter_controls(subject)
-    rows = rows_shown(state, wanted, by, descending)
+    wanted, by, descending = _filter_controls(subject)
+    rows = _rows_shown(state, wanted, by, descending)
     st.session_state["rows"] = rows
     _message()
     if not rows.size:
@@ -103,32 +122,34 @@ def _decision(subject: Subject, row: int) -> str:
 
 def _act() -> None:
     """Does what was clicked or pressed, before the page is drawn again."""
-    said, state = acted(), opened()
-    if said is None:
+    action, state = grid_action(), opened()
+    if action is None:
         return
     try:
-        _do(state, said)
+        _do(state, action)
     except (CgankdError, OSError) as error:
         st.session_state["message"] = str(error)
 
 
-def _do(state: ReviewState, said: dict[str, Any]) -> None:
-    what = said["what"]
+def _do(state: ReviewState, action: dict[str, Any]) -> None:
+    what = action["what"]
     if what == "undo":
         if state.undo(reviewer=reviewer()) is None:
             raise BadInput("nothing to undo in this tab")
-        noted()
+        mark_read()
         return
-    rows = st.session_state["rows"] if said["rows"] == "all" else np.array(said["rows"], np.int64)
+    rows = (
+        st.session_state["rows"] if action["rows"] == "all" else np.array(action["rows"], np.int64)
+    )
     if rows.size and (rows.min() < 0 or rows.max() >= len(state.subject)):
         raise BadInput(f"the page named row {rows.max()}, and there are {len(state.subject):,}")
     if what == "open":
         st.session_state["looked_at"] = int(rows[0])
     elif what == "comment":
-        state.comment(rows, said["comment"], reviewer=reviewer())
-        noted()
+        state.comment(rows, action["comment"], reviewer=reviewer())
+        mark_read()
     else:
-        give(state, rows, what, said["label"], said["comment"])
+        give(state, rows, what, action["label"], action["comment"])
 
 
 def _message() -> None:
@@ -141,3 +162,86 @@ def _enlarged(state: ReviewState, row: int) -> None:
     with errors_shown():
         if draw_sample(state, row, "look"):
             st.rerun()
+
+
+def _filter_controls(subject: Subject) -> tuple[Filter, str, bool]:
+    """The filter, the column to sort by and whether downwards, as picked in the sidebar."""
+    with st.sidebar:
+        st.subheader("Filter")
+        labels, label_range = _labels(subject)
+        wanted = Filter(
+            labels=labels,
+            label_range=label_range,
+            kept=DECISIONS[st.selectbox("Decision", list(DECISIONS), key="filter.kept")],
+            reasons=tuple(st.multiselect("Dropped by", _reasons(subject), key="filter.reasons")),
+            verdicts=tuple(
+                st.multiselect(
+                    "Verdict",
+                    SHOWN_VERDICTS,
+                    key="filter.verdicts",
+                    format_func=lambda v: "no verdict yet" if v == UNREVIEWED else v,
+                )
+            ),
+            duplicates=st.checkbox("Near-duplicates only", key="filter.duplicates"),
+            memorised=st.checkbox("Memorised only", key="filter.memorised"),
+            teacher_disagrees=st.checkbox("Teacher disagrees", key="filter.teacher"),
+            ranges=_ranges(subject),
+        )
+        by = st.selectbox(
+            "Sort by", SORTABLE, key="filter.by", format_func=COLUMN_NAMES.__getitem__
+        )
+        descending = st.checkbox("Largest first", key="filter.descending")
+    return wanted, by, descending
+
+
+def _rows_shown(state: ReviewState, wanted: Filter, by: str, descending: bool) -> np.ndarray:
+    """The rows that match, in order."""
+    mask = matching(state.subject, state.verdict, wanted)
+    return ordered(state.subject, state.verdict, mask, by, descending)
+
+
+def _bounds(values: np.ndarray) -> tuple[float, float] | None:
+    """The least and the largest finite value; None for no two different ones."""
+    there = values[np.isfinite(values)]
+    if not there.size or there.min() == there.max():
+        return None
+    return float(there.min()), float(there.max())
+
+
+def _labels(subject: Subject) -> tuple[tuple[int, ...], tuple[float, float] | None]:
+    space = subject.space
+    if space.task == "classification":
+        classes = st.multiselect(
+            "Label", range(len(space.names)), key="filter.labels", format_func=space.display
+        )
+        return tuple(classes), None
+    limits = _bounds(subject.original_label)
+    if limits is None:
+        return (), None
+    key = started("filter.label_range", limits)
+    st.slider("Label", *limits, key=key)
+    low, high = st.session_state[key]
+    return (), None if (low, high) == limits else (low, high)
+
+
+def _reasons(subject: Subject) -> list[str]:
+    occurring = set(np.unique(subject.reason).tolist())
+    return [name for code, name in enumerate(REASONS) if code in occurring]
+
+
+def _ranges(subject: Subject) -> tuple[tuple[str, float, float], ...]:
+    """Limits of the scores that were picked to be limited."""
+    limits = {name: _bounds(subject.scores[name]) for name in SCORES}
+    there = [name for name, limit in limits.items() if limit]
+    ranges = []
+    for name in st.multiselect(
+        "Score ranges", there, key="filter.scores", format_func=COLUMN_NAMES.__getitem__
+    ):
+        low, high = limits[name] or (0.0, 1.0)
+        left, right = st.columns(2)
+        least = left.number_input(
+            f"{COLUMN_NAMES[name]} from", format="%.4g", key=started(f"filter.{name}.low", low)
+        )
+        most = right.number_input("to", format="%.4g", key=started(f"filter.{name}.high", high))
+        ranges.append((name, float(least), float(most)))
+    return tuple(ranges)

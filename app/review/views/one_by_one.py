@@ -1,12 +1,36 @@
-"""One sample after the other, with large buttons: for a phone, or for the keyboard alone."""
+"""One sample, enlarged, with buttons and everything that is known of it; and the page that shows
+one after the other, for a phone or for the keyboard alone.
+"""
 
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.filters import UNREVIEWED, Filter, matching
+from cgankd.app.review.data import Subject
+from cgankd.app.review.filters import COLUMN_NAMES, UNREVIEWED, Filter, matching
+from cgankd.app.review.images import thumbnails
+from cgankd.app.review.reals import real_picture
+from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.sample_view import draw_sample
-from cgankd.app.review.views.shared import noted, opened, plain, reviewer
+from cgankd.app.review.views.shared import (
+    facts_table,
+    mark_read,
+    opened,
+    pictures,
+    plain,
+    real_images,
+    reviewer,
+    share,
+)
+from cgankd.shardset.errors import CgankdError
+from cgankd.shardset.reviews import VERDICTS, Verdict
+
+BUTTONS: tuple[tuple[str, Verdict, str], ...] = (
+    ("Accept", "accept", "A"),
+    ("Reject", "reject", "X"),
+    ("Flag", "flag", "F"),
+    ("Clear", "clear", "D"),
+)
+SIDE = 320
 
 
 def draw() -> None:
@@ -39,7 +63,7 @@ def draw() -> None:
 def _queue(state: ReviewState) -> np.ndarray:
     """The rows to go through: what the gallery showed last, or what is kept without a verdict.
 
-    They stay the same while one goes through them, whatever is said of them.
+    They stay the same while one goes through them, whatever verdicts are given.
     """
     held = st.session_state
     source = held.get("rows")
@@ -58,6 +82,124 @@ def _turn(by: int) -> None:
 
 def _undo() -> None:
     rows = opened().undo(reviewer=reviewer())
-    noted()
+    mark_read()
     if rows is not None and (at := np.flatnonzero(st.session_state["queue"] == rows[0])).size:
         st.session_state["turn"] = int(at[0])
+
+
+def give(
+    state: ReviewState, rows: np.ndarray, verdict: Verdict, label: float | None, comment: str
+) -> None:
+    """Gives a verdict in the reviewer's name; a class comes as a whole number."""
+    if verdict != "relabel":
+        label = None
+    elif label is not None and state.subject.space.task == "classification":
+        label = int(label)
+    state.give(rows, verdict, reviewer=reviewer(), label=label, comment=comment)
+    mark_read()
+
+
+def draw_sample(state: ReviewState, row: int, place: str, *, keys: bool = False) -> bool:
+    """Draws one sample with its controls; whether a verdict or a comment was given.
+
+    place: what the controls' keys begin with; keys: whether the keyboard presses the buttons.
+    """
+    st.text(_verdict(state, row))
+    left, right = st.columns([1, 1])
+    with left:
+        picture = thumbnails(state.subject, [row], SIDE)[0]
+        pictures([picture], [f"key {state.subject.key[row]}"], SIDE)
+        given = _verdict_buttons(state, row, place, keys=keys)
+        given = _relabel_and_comment(state, row, place) or given
+    with right:
+        _facts(state.subject, row)
+    return given
+
+
+def _verdict_buttons(state: ReviewState, row: int, place: str, *, keys: bool) -> bool:
+    """Draws a button for each verdict; whether one was pressed."""
+    pressed = False
+    with st.container(horizontal=True):
+        for text, verdict, key in BUTTONS:
+            if st.button(
+                text,
+                key=f"{place}.{verdict}",
+                type="primary" if verdict == "accept" else "secondary",
+                shortcut=key if keys else None,
+            ):
+                give(state, np.array([row]), verdict, None, "")
+                pressed = True
+    return pressed
+
+
+def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
+    """Draws both; whether one was given."""
+    space, given = state.subject.space, False
+    remark = state.remark_on(row)
+    with st.expander("Relabel, comment"):
+        label: float
+        if space.task == "classification":
+            classes = range(len(space.names))
+            label = st.selectbox(
+                "New label", classes, key=f"{place}.label", format_func=space.display
+            )
+        else:
+            label = st.number_input(
+                "New label", value=float(state.subject.label[row]), key=f"{place}.label.{row}"
+            )
+        before = remark.comment if remark else ""
+        comment = st.text_input("Comment", before, key=f"{place}.comment.{row}", max_chars=2000)
+        with st.container(horizontal=True):
+            if st.button("Relabel", key=f"{place}.relabel"):
+                give(state, np.array([row]), "relabel", label, comment)
+                given = True
+            if st.button("Comment", key=f"{place}.say", disabled=not comment):
+                state.comment(np.array([row]), comment, reviewer=reviewer())
+                mark_read()
+                given = True
+    return given
+
+
+def _verdict(state: ReviewState, row: int) -> str:
+    """The verdict on a row, by whom, and the comment."""
+    remark = state.remark_on(row)
+    if remark is None:
+        return "no verdict yet"
+    verdict: str = VERDICTS[state.verdict[row]]
+    if verdict == "relabel":
+        verdict += f" {state.subject.space.display(state.relabelled[row].item())}"
+    verdict += f", by {remark.reviewer}"
+    return f"{verdict}: {remark.comment}" if remark.comment else verdict
+
+
+def _facts(subject: Subject, row: int) -> None:
+    """Draws labels, scores, neighbours and origin."""
+    reals, why_not = real_images()
+    try:
+        shown = sample(subject, row, reals)
+    except CgankdError as error:
+        st.error(plain(str(error)))
+        return
+    decision = f"dropped by {shown.reason}" if shown.reason else "kept"
+    rows = [("label", shown.label), ("decision", decision)]
+    if shown.original_label != shown.label:
+        rows.append(("made for", shown.original_label))
+    rows += [(COLUMN_NAMES[name], f"{value:.4g}") for name, value in shown.scores.items()]
+    rows += [(f"teacher: {name}", share(value)) for name, value in shown.teacher]
+    if shown.teacher_value:
+        rows.append(("teacher", shown.teacher_value))
+    facts_table(rows)
+    near, captions = [], []
+    if shown.nearest_real is not None and reals is not None:
+        near.append(real_picture(reals, shown.nearest_real))
+        captions.append(f"nearest real: {shown.nearest_real_label}")
+    elif why_not:
+        st.caption(plain(why_not))
+    near += thumbnails(subject, [other.row for other in shown.near])
+    captions += [f"kept {other.key}, {other.similarity:.3f}" for other in shown.near]
+    if near:
+        pictures(near, captions, 88)
+    with st.expander("The row that makes it again"):
+        facts_table([(name, str(value)) for name, value in shown.origin.items()])
+        if shown.regenerate:
+            st.code(shown.regenerate, language=None, wrap_lines=True)

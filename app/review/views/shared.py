@@ -1,12 +1,15 @@
-"""What every page needs: the subject and this tab's state, text shown as text, errors as lines."""
+"""What every page needs: the subject and this tab's state, images and grids of them, text shown as
+text, errors as lines.
+"""
 
 import argparse
 import html
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import streamlit as st
 from cgankd.app.review.data import Subject
 from cgankd.app.review.images import Picture
 from cgankd.app.review.opening import open_subject, with_selection
-from cgankd.app.review.sample import Reals, reals_or_reason
+from cgankd.app.review.reals import Reals, reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.shardset.errors import CgankdError
 
@@ -25,11 +28,13 @@ COLOURS = ("#2a9d8f", "#e76f51", "#6a6df0", "#c9a227", "#d05a8e", "#3a86c8", "#7
 WATCHED = ("pool/stage.json", "scores/stage.json", "neighbours.parquet", "selections/*.parquet")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&^=])")
 
+GRID = "cgankd.grid"
+
 Stamp = tuple[tuple[str, int], ...]
 
 
 def arguments() -> argparse.Namespace:
-    """`spec` and `reviewer` of the command line behind `streamlit run app/review.py --`."""
+    """`spec` and `reviewer` from the command line behind `streamlit run entry.py --`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("spec")
     parser.add_argument("--reviewer", default="reviewer")
@@ -37,21 +42,21 @@ def arguments() -> argparse.Namespace:
 
 
 def opened() -> ReviewState:
-    """The tab's state, with what other tabs have said since and the selection that it chose."""
+    """The tab's state, with the verdicts of other tabs and the selection picked in the sidebar."""
     spec = arguments().spec
     stamp = _stamp(spec)
     base = _subject(spec, stamp, None)
     held = st.session_state
     if held.get("base") is not base:
         held["base"], held["state"] = base, ReviewState.open(base)
-        held["said"] = _said(base)
+        held["sizes"] = _verdict_sizes(base)
     state: ReviewState = held["state"]
-    chosen = held.get("filter.selection")
-    if chosen in base.selections and chosen != state.subject.selection:
-        state.subject = _subject(spec, stamp, chosen)
-    if held["said"] != (said := _said(base)):
+    selection = held.get("filter.selection")
+    if selection in base.selections and selection != state.subject.selection:
+        state.subject = _subject(spec, stamp, selection)
+    if held["sizes"] != (sizes := _verdict_sizes(base)):
         state.refresh()
-        held["said"] = said
+        held["sizes"] = sizes
     return state
 
 
@@ -92,15 +97,15 @@ def _stamp(spec: str) -> Stamp:
     return tuple((str(path), path.stat().st_mtime_ns) for path in paths)
 
 
-def _said(subject: Subject) -> Stamp:
-    """What changes when any tab says something."""
+def _verdict_sizes(subject: Subject) -> Stamp:
+    """What changes when any tab gives a verdict."""
     return tuple((str(p), p.stat().st_size) for p in sorted(subject.reviews.glob("*.jsonl")))
 
 
-def noted() -> None:
-    """What this tab just said is known: it need not be read again."""
+def mark_read() -> None:
+    """Notes that this tab knows its own new verdicts, which need not be read again."""
     held = st.session_state
-    held["said"] = _said(held["base"])
+    held["sizes"] = _verdict_sizes(held["base"])
 
 
 def reviewer() -> str:
@@ -122,7 +127,7 @@ def started(key: str, value: Any) -> str:
 
 
 def sidebar() -> None:
-    """What is reviewed, by whom, and what was said so far."""
+    """Draws what is reviewed, by whom, and the verdicts so far."""
     state = opened()
     subject = state.subject
     with st.sidebar:
@@ -132,8 +137,8 @@ def sidebar() -> None:
             st.selectbox("Selection", subject.selections, key=key)
         st.text_input("Reviewer", key=started("reviewer", arguments().reviewer), max_chars=100)
         counts = state.counts()
-        said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        st.caption(plain(f"Verdicts: {said}" if said else "No verdicts yet"))
+        verdicts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        st.caption(plain(f"Verdicts: {verdicts}" if verdicts else "No verdicts yet"))
 
 
 @contextmanager
@@ -192,3 +197,53 @@ def pictures(shown: Sequence[Picture], captions: Sequence[str], side: int = 96) 
 def share(value: float) -> str:
     """A share in percent."""
     return f"{100 * value:.1f} %"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One sample of the grid; every text is shown as text."""
+
+    row: int
+    key: int
+    uri: str | None  # data:image/png;base64,…
+    error: str | None  # why there is no image
+    text: str  # below the image
+    name: str  # what a screen reader says
+    verdict: str
+
+
+def grid(
+    cells: Sequence[Cell],
+    *,
+    matching: int,
+    side: int,
+    names: Sequence[str] | None,
+    on_act: Callable[[], None],
+) -> None:
+    """Draws thumbnails with a toolbar and keys as one element for a whole page of samples.
+
+    matching: samples that the filter lets pass; side: of an image, in pixels; names: of the
+    classes, None for numbers; on_act: called when a person did something, which `grid_action` says.
+    """
+    data = {
+        "cells": [asdict(cell) for cell in cells],
+        "matching": matching,
+        "side": side,
+        "names": None if names is None else list(names),
+    }
+    _component()(key=GRID, data=data, on_act_change=on_act)
+
+
+def grid_action() -> dict[str, Any] | None:
+    """What a person did on the grid: `what`, `rows` (a list, or "all"), `label`, `comment`."""
+    component = st.session_state.get(GRID)
+    action = None if component is None else component.get("act")
+    return dict(action) if action else None
+
+
+@cache
+def _component() -> Callable[..., Any]:
+    here = Path(__file__).parent
+    return st.components.v2.component(
+        GRID, css=(here / "grid.css").read_text(), js=(here / "grid.js").read_text()
+    )

@@ -12,7 +12,8 @@ from cgankd.app.review.filters import Filter, counted, histogram, ordered, page,
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.opening import open_subject, with_selection
 from cgankd.app.review.policy import preview
-from cgankd.app.review.sample import nearest_kept, rows_along, sample
+from cgankd.app.review.reals import rows_along
+from cgankd.app.review.sample import nearest_kept, sample
 from cgankd.curation.policies.policy import Policy
 from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.reviews import VERDICTS
@@ -29,7 +30,7 @@ def test_a_run_opens_as_columns_in_key_order(subject, made):
     assert subject.key.tolist() == list(range(60))
     for name in ("density_ratio", "teacher_error", "teacher_entropy"):
         assert subject.scores[name].tolist() == scores[name].to_pylist()
-    assert subject.teacher_told.tolist() == scores["teacher_label"].to_pylist()
+    assert subject.teacher_prediction.tolist() == scores["teacher_label"].to_pylist()
     assert subject.kept.tolist() == chosen["kept"].to_pylist()
     assert subject.selection == "cgan-kd"
     assert subject.policy == Policy(filter="agreement")
@@ -165,7 +166,9 @@ def test_a_limit_read_from_a_score_lets_that_score_pass(subject):
 def test_continuous_labels_are_filtered_by_range_and_by_part(angles):
     """Both ends included; the teacher disagrees where its value is in another part."""
     labels = angles.original_label.tolist()
-    parts = angles.space.group_of(angles.teacher_told) != angles.space.group_of(np.array(labels))
+    parts = angles.space.group_of(angles.teacher_prediction) != angles.space.group_of(
+        np.array(labels)
+    )
 
     assert shown(angles, Filter(label_range=(-60, 0))) == [
         i for i, label in enumerate(labels) if label <= 0

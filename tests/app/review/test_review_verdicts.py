@@ -8,11 +8,10 @@ import pyarrow.compute as pc
 import pytest
 
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.compare import compare
 from cgankd.app.review.filters import Filter, matching
 from cgankd.app.review.opening import open_subject
-from cgankd.app.review.policy import overrides_of, preview
-from cgankd.app.review.sample import reals_or_reason
+from cgankd.app.review.policy import compare, overrides_of, preview
+from cgankd.app.review.reals import reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.curation.policies.policy import Policy
 from cgankd.shardset.errors import BadInput
@@ -36,9 +35,9 @@ def test_verdicts_are_there_after_opening_again(run):
         assert np.array_equal(getattr(state, name), getattr(again, name), equal_nan=True)
     assert again.counts() == {"reject": 3, "relabel": 1}
     assert again.relabelled[4] == 2
-    assert again.said_of(4).comment == "a two"
-    assert again.said_of(4).reviewer == "first"
-    assert again.said_of(5) is None
+    assert again.remark_on(4).comment == "a two"
+    assert again.remark_on(4).reviewer == "first"
+    assert again.remark_on(5) is None
     assert shown(again.subject, Filter(verdicts=("relabel",)), again.verdict) == [4]
 
 
@@ -54,7 +53,7 @@ def test_undo_brings_back_each_verdict_that_stood_before(run):
 
     assert np.array_equal(again.verdict, before[0])
     assert np.array_equal(again.relabelled, before[1], equal_nan=True)
-    assert (again.said_of(1).comment, again.said_of(2).reviewer) == ("zero", "second")
+    assert (again.remark_on(1).comment, again.remark_on(2).reviewer) == ("zero", "second")
     state.undo(**ME)
     state.undo(**ME)
     assert state.undo(**ME) is None
@@ -72,7 +71,7 @@ def test_a_verdict_on_all_that_match_is_one_line(run):
     again = ReviewState.open(run)
 
     assert again.counts() == {"accept": len(dropped), "flag": 1}
-    assert {again.said_of(row).comment for row in rows} == {"<b>look</b>"}
+    assert {again.remark_on(row).comment for row in rows} == {"<b>look</b>"}
     state.undo(**ME)
     assert ReviewState.open(run).counts() == {"accept": len(dropped)}
 

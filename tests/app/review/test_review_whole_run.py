@@ -11,7 +11,8 @@ from cgankd.app import commands
 from cgankd.app.recipe import load_recipe
 from cgankd.app.review.opening import open_subject
 from cgankd.app.review.policy import preview, run_selection, save_recipe
-from cgankd.app.review.sample import open_reals, real_picture, sample
+from cgankd.app.review.reals import open_reals, real_picture
+from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
 from cgankd.curation.policies.policy import Policy
 from cgankd.shardset.errors import BadInput, RatioRefused, StaleStage
