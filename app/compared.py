@@ -80,6 +80,7 @@ def _of_release(spec: str, release: Opened) -> Side:
     }
     tables = [read_table(file, DECISIONS) for file in files]
     if isinstance(check := facts.get("check"), dict):
+        check = {"overall": check.get("shares"), **_without(check, "shares")}  # as in format 1
         metrics["check"] = {**check, "metrics": _by(check.get("metrics"), "metric", "split")}
     lineage = _without(facts, "policy", "recipe", "weights", *MEASURED)
     lineage["stages"] = _by(facts.get("stages"), "step")

@@ -96,8 +96,8 @@ class StudentRecipe(Record):
     search_seeds: int = Field(2, ge=1, description="seeds averaged in both choices")
 
 
-class CheckLimits(Record):
-    """What `cgankd check` lets pass; null: not checked."""
+class CheckRecipe(Record):
+    """What `cgankd check` lets pass, null: not checked; and how long its nets train."""
 
     memorised: float | None = Field(
         0.01, ge=0, le=1, description="largest share kept of copies of training images"
@@ -117,6 +117,17 @@ class CheckLimits(Record):
         le=1,
         description="largest AUC of telling kept images from real ones, mean over labels",
     )
+    judge_steps: int = Field(
+        400, ge=1, description="training steps of the judge, which check and report ask"
+    )
+    learner_steps: int = Field(
+        1000, ge=1, description="most training steps of the student that learns from kept images"
+    )
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The limits by name."""
+        return self.model_dump(exclude={"judge_steps", "learner_steps"})
 
 
 class CardRecipe(Record):
@@ -163,7 +174,7 @@ class Recipe(Record):
     ratio: RatioConfig = RatioConfig()
     neighbours: NeighbourConfig = NeighbourConfig()
     policy: Policy = Policy()
-    check: CheckLimits = CheckLimits()
+    check: CheckRecipe = CheckRecipe()
     card: CardRecipe = CardRecipe()
     release: ReleaseRecipe = ReleaseRecipe()
     student: StudentRecipe

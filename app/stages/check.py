@@ -1,102 +1,256 @@
 """`cgankd check`: is a selection fit to be published, and if not, what to change."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from cgankd.app.compared import side
 from cgankd.app.context import Context, Facts
-from cgankd.app.pages.check_copies import copies_facts, find_copies, image_pairs
-from cgankd.app.pages.check_judging import NET, by_the_judge, judge_pool
-from cgankd.app.pages.check_labels import finite, label_rows
-from cgankd.app.pages.check_learning import learned, learning_rows
-from cgankd.app.pages.check_limits import REMEDIES, failures
-from cgankd.app.pages.check_page import render_check
-from cgankd.app.pages.check_selectors import by_the_ratio, teacher_on_kept, teacher_on_real
-from cgankd.app.pages.check_sets import kept_of, sets_of_arms
-from cgankd.app.pages.check_steps import bound_facts, told_apart, two_sample_facts
+from cgankd.app.pages.check import REMEDIES, failures, render_check
+from cgankd.app.pages.facts import (
+    BoundFacts,
+    CheckFacts,
+    CheckNumber,
+    Kept,
+    RatioSummary,
+    TwoSampleFacts,
+    finite,
+)
+from cgankd.app.pages.judge import (
+    JudgedPool,
+    judge_pool,
+    judged_numbers,
+    learned_numbers,
+    learning_rows,
+)
+from cgankd.app.pages.selectors import (
+    Copies,
+    find_copies,
+    image_pairs,
+    ratio_numbers,
+    teacher_on_kept,
+    teacher_on_real,
+)
 from cgankd.app.stages.neighbours import read_neighbours, search
-from cgankd.app.stages.selections import read_scores
+from cgankd.app.stages.selections import arm_policies, decide, effective_policy, read_scores
+from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
 from cgankd.curation.metrics.measured import Measured
-from cgankd.shardset.errors import CheckFailed
-from cgankd.shardset.files import sha256_file, write_bytes, write_json
+from cgankd.curation.metrics.two_sample import TwoSampleByLabel, two_sample_by_label
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores
+from cgankd.shardset.errors import BadInput, CheckFailed
+from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.tables import read_metadata
 
 
 def check(ctx: Context, name: str) -> Facts:
     """What `check/check.json` says of a selection; `check/check.html` shows it.
 
-    `CheckFailed`, after both were written, where a threshold of the recipe's check is not met. No
-    test image is looked at.
+    `CheckFailed`, after both were written, where a limit of the recipe's check is not met. No test
+    image is looked at.
     """
     search(ctx)
     scores, neighbours = read_scores(ctx), read_neighbours(ctx)
     kept, policy, table = kept_of(ctx, name, len(scores.key))
     copies = find_copies(ctx, neighbours, scores, kept)
-    own = learning_rows(ctx, kept)
-    keys = scores.key[kept.rows[own]].tolist()
+    learned_from = learning_rows(ctx, kept)
+    keys = scores.key[kept.rows[learned_from]].tolist()
     judged = judge_pool(ctx, [*keys, *scores.key[copies.shown].tolist()])
     sets = {**sets_of_arms(ctx, scores), name: kept}
-    told = told_apart(ctx, judged, sets)
+    two_sample = two_sample_checks(ctx, judged, sets)
     pixels = np.stack([judged.pictures[key] for key in keys])
-    learnt, learning = learned(ctx, pixels, kept.labels[own])
+    learned, learning = learned_numbers(ctx, pixels, kept.labels[learned_from])
     numbers = (
-        *by_the_judge(ctx, judged, kept),
-        *learnt,
+        *judged_numbers(ctx, judged, kept),
+        *learned,
         *teacher_on_kept(ctx, scores, kept, policy),
         *teacher_on_real(ctx),
-        *by_the_ratio(ctx, scores, kept, policy, copies),
+        *ratio_numbers(ctx, scores, kept, policy, copies),
     )
     of_all = {row.metric: finite(row.value) for row in numbers if row.kind == "all"}
     overall = {
         "memorised": len(copies.memorised) / len(kept.rows),
         "duplicates": of_all["duplicate_rate"],
-        "auc": told[name].overall.auc if told else None,
+        "auc": two_sample[name].overall.auc if two_sample else None,
         **{limit: of_all[limit] for limit in REMEDIES if limit in of_all},
     }
-    ratio, bound = ctx.run.stage_facts("ratio"), bound_facts(ctx, scores, sets, told)
-    broken = failures(ctx.recipe.check, overall)
+    ratio, bound = ctx.run.stage_facts("ratio"), bound_facts(ctx, scores, sets, two_sample)
+    limits = ctx.recipe.check.limits
+    broken = failures(limits, overall)
     advice = [f"{line} {REMEDIES[limit]}" for limit, line in broken.items()]
     advice += [f"Density ratio refused: {problem}" for problem in ratio["problems"]]
+    advice += [f"Error bound: {bound.line}"] if bound else []
     reasons = pc.value_counts(table["reason"].drop_null()).to_pylist()
-    facts: Facts = {
-        "selection": name,
-        "selection_sha256": sha256_file(ctx.run.selections / f"{name}.parquet"),
-        "failures": list(broken.values()),
-        "advice": [*advice, *([f"Error bound: {bound['line']}"] if bound else [])],
-        "limits": ctx.recipe.check.model_dump(mode="json"),
-        "overall": overall,
-        "pool": len(table),
-        "kept": len(kept.rows),
-        "dropped": {row["values"]: row["counts"] for row in reasons},
-        "labels": label_rows(ctx, kept, copies, told.get(name), numbers),
-        "two_sample": two_sample_facts(ctx, told),
-        "bound": bound,
-        "ratio": {"problems": ratio["problems"], "overall": ratio["overall"]},
-        **copies_facts(scores, copies),
-        "judge": {"net": NET, "sha256": judged.sha256, "images": judged.images},
-        "learned": learning,
-        "metrics": [_row(number) for number in numbers],
-    }
-    write_json(ctx.run.check / "check.json", facts)
+    facts = CheckFacts(
+        selection=name,
+        selection_sha256=sha256_file(ctx.run.selections / f"{name}.parquet"),
+        failures=tuple(broken.values()),
+        advice=tuple(advice),
+        limits=limits,
+        overall=overall,
+        pool=len(table),
+        kept=len(kept.rows),
+        dropped={row["values"]: row["counts"] for row in reasons},
+        labels=label_rows(ctx, kept, copies, two_sample.get(name), numbers),
+        two_sample={
+            one: TwoSampleFacts(
+                overall=rows.overall,
+                labels={ctx.space.group_names[g]: row for g, row in rows.per_label.items()},
+            )
+            for one, rows in two_sample.items()
+        },
+        bound=bound,
+        ratio=RatioSummary(problems=tuple(ratio["problems"]), overall=ratio["overall"]),
+        duplicates=copies.duplicate_keys(scores.key),
+        memorised=copies.memorised_pairs(scores.key),
+        judge=judged.facts,
+        learned=learning,
+        metrics=tuple(CheckNumber.of(number) for number in numbers),
+    )
+    plain = facts.model_dump(mode="json")
+    write_json(ctx.run.check / "check.json", plain)
     pairs = image_pairs(ctx, judged.pictures, scores, copies)
     page = render_check(ctx.recipe.name, ctx.space, facts, pairs)
     write_bytes(ctx.run.check / "check.html", page.encode())
     ctx.console.note(f"check {ctx.run.check / 'check.html'}")
-    for line in facts["advice"]:
+    for line in facts.advice:
         ctx.console.note(line)
     if broken:
         raise CheckFailed(
             f"{name} is beyond {len(broken)} of the recipe's check thresholds: "
             f"{next(iter(broken.values()))} See {ctx.run.check / 'check.html'}"
         )
-    return facts
+    return plain
 
 
-def _row(number: Measured) -> Mapping[str, object]:
-    """A number as check.json holds it."""
-    return {
-        **asdict(number),
-        "value": finite(number.value),
-        "interval": number.interval and list(number.interval),
-    }
+def kept_of(ctx: Context, name: str, samples: int) -> tuple[Kept, Policy, pa.Table]:
+    """What a selection keeps of a pool of so many samples, by what policy, and its table.
+
+    `BadInput` for a selection of another pool, or one that keeps nothing.
+    """
+    table = side(str(ctx.run.path), name).decisions
+    if len(table) != samples:
+        raise BadInput(
+            f"selection {name} decides on {len(table):,} samples, the pool has {samples:,}; "
+            "select again"
+        )
+    is_kept = table["kept"].to_numpy()
+    if not is_kept.any():
+        raise BadInput(f"selection {name} keeps nothing, so there is nothing to check")
+    stored = read_metadata(ctx.run.selections / f"{name}.parquet")["policy"]
+    policy = Policy.model_validate(stored)
+    return Kept(np.flatnonzero(is_kept), table["label"].to_numpy()[is_kept]), policy, table
+
+
+def sets_of_arms(ctx: Context, scores: Scores) -> dict[str, Kept]:
+    """What each step of the selection keeps, by the recipe's policy."""
+    plan = read_plan(ctx.run.pool / "plan.json")
+    sets = {}
+    for name, policy in arm_policies(effective_policy(ctx)).items():
+        if name != "cgan-kd":
+            decided = decide(ctx, scores, plan, policy)
+            sets[name] = Kept(np.flatnonzero(decided.kept), decided.label[decided.kept])
+    return sets
+
+
+def two_sample_checks(
+    ctx: Context, judged: JudgedPool, sets: Mapping[str, Kept]
+) -> dict[str, TwoSampleByLabel]:
+    """The two-sample check of each set against all real images but the test ones; empty where
+    every label has too few of either.
+    """
+    data, group_of = ctx.data, ctx.space.group_of
+    try:
+        return two_sample_by_label(
+            np.concatenate([judged.train, judged.validation]),
+            group_of(np.concatenate([data.train_labels, data.validation_labels])),
+            {name: (judged.pool[k.rows], group_of(k.labels)) for name, k in sets.items()},
+            seed=derive_seed(ctx.recipe.seed, "two samples") % 2**32,
+        )
+    except BadInput as problem:
+        ctx.console.note(str(problem))
+        return {}
+
+
+def bound_facts(
+    ctx: Context,
+    scores: Scores,
+    sets: Mapping[str, Kept],
+    two_sample: Mapping[str, TwoSampleByLabel],
+) -> BoundFacts | None:
+    """The error bound's terms of each set, and which to work on; None without two-sample checks."""
+    if not two_sample:
+        return None
+    space, teacher = ctx.space, ctx.run.stage_facts("teacher")["validation"]
+    if isinstance(space, ContinuousLabels):
+        error = min(teacher["mae"] / space.span, 1.0)
+    else:
+        error = 1 - teacher["accuracy"] / 100
+    terms = [
+        bound_terms(
+            name,
+            disagreement=label_loss(scores.teacher_label[kept.rows], kept.labels, space),
+            teacher_error=error,
+            accuracy=two_sample[name].overall.accuracy,
+            generated=len(kept.rows),
+            reals=len(ctx.data.train_labels),
+        )
+        for name, kept in sets.items()
+    ]
+    return BoundFacts(terms=tuple(terms), line=which_to_work_on(terms))
+
+
+def label_rows(
+    ctx: Context,
+    kept: Kept,
+    copies: Copies,
+    two_sample: TwoSampleByLabel | None,
+    numbers: tuple[Measured, ...],
+) -> tuple[dict[str, str | int | float | None], ...]:
+    """A row for each label, or part of the range, worst first: the one of which the judge predicts
+    the fewest right.
+    """
+    space = ctx.space
+    final = np.full(ctx.run.stage_facts("pool")["samples"], -1)
+    final[kept.rows] = space.group_of(kept.labels)
+
+    def counted(rows: np.ndarray) -> np.ndarray:
+        return np.bincount(final[rows], minlength=len(space.group_names))
+
+    beyond = np.concatenate([np.empty(0, np.int64), *(rows[1:] for rows in copies.groups)])
+    sizes, repeated, copied = counted(kept.rows), counted(beyond), counted(copies.memorised)
+    by: dict[tuple[str, float | None], float | None] = {}
+    for row in numbers:
+        if row.kind == "group":  # against training images, where it is against validation ones too
+            by.setdefault((row.metric, row.label), finite(row.value))
+    if isinstance(space, ContinuousLabels):
+        headline, others = "label_score", ("teacher_label_score", "learned_error")
+    else:
+        headline, others = "agreement", ("teacher_agreement", "classification_accuracy_score")
+    rows: list[Facts] = [
+        {
+            "label": name,
+            "kept": int(sizes[group]),
+            headline: by[headline, group],
+            **{other: by[other, group] for other in others},
+            "auc": two_sample.per_label[group].auc
+            if two_sample and group in two_sample.per_label
+            else None,
+            "fid": by["fid", group],
+            "coverage": by["coverage", group],
+            "memorised": int(copied[group]),
+            "duplicates": int(repeated[group]),
+        }
+        for group, name in enumerate(space.group_names)
+    ]
+    sign = 1 if headline == "agreement" else -1
+
+    def goodness(row: Facts) -> float:
+        """Of a label of which nothing was kept it is the least."""
+        return -np.inf if row[headline] is None else sign * row[headline]
+
+    return tuple(sorted(rows, key=goodness))

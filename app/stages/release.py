@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cgankd.app.context import Context, Facts
+from cgankd.app.pages.facts import read_check
 from cgankd.app.stages.selections import review_facts, reviews_for
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, read_json, sha256_file
@@ -159,24 +160,11 @@ def check_of(ctx: Context, selection: str) -> Facts | None:
     path = ctx.run.check / "check.json"
     if not path.is_file():
         return None
-    found = read_json(path)
-    if found.get("selection_sha256") != sha256_file(ctx.run.selections / f"{selection}.parquet"):
+    checked = read_check(path)
+    if checked.selection_sha256 != sha256_file(ctx.run.selections / f"{selection}.parquet"):
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
-    return {
-        "judge": found["judge"],
-        "shares": found["overall"],
-        "limits": found["limits"],
-        "failures": found["failures"],
-        "metrics": [
-            {
-                **{name: row[name] for name in ("metric", "value", "interval", "samples")},
-                **{name: row["judge"][name] for name in ("net", "split", "selected")},
-            }
-            for row in found["metrics"]
-            if row["kind"] == "all"
-        ],
-    }
+    return checked.summary().model_dump(mode="json")
 
 
 def report_of(ctx: Context, selection: str) -> Facts | None:

@@ -11,16 +11,18 @@ import pyarrow as pa
 import torch
 
 from cgankd.app.context import Context, Facts
-from cgankd.app.pages.report import report_json, write_report
-from cgankd.app.pages.report_facts import (
+from cgankd.app.pages.facts import (
     ArmResult,
     Curve,
     ImageGrid,
+    Kept,
+    LabelFacts,
     ReportFacts,
     TeacherFacts,
     metric_of,
 )
-from cgankd.app.pages.report_judging import along_the_label
+from cgankd.app.pages.judge import along_the_label
+from cgankd.app.pages.report import report_json, write_report
 from cgankd.app.recipe import recipe_yaml
 from cgankd.app.stages.students import TrainedArm
 from cgankd.nets.networks import load_network
@@ -28,7 +30,7 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.arms import ARMS
-from cgankd.student.evaluate import measures, outputs_of
+from cgankd.student.evaluate import measures, outputs_of, predictions
 
 SHOWN_PER_GROUP = 5  # images of each class or part of the range, of reals or kept samples
 MOST_CLASSES = 10
@@ -43,14 +45,14 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
     def outputs(module: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         return outputs_of(module, pixels, device=ctx.device, precision=ctx.precision)
 
-    results, answers = {}, {}
+    results, outputs_by_arm = {}, {}
     with ctx.console.task("test images") as progress:
         for number, (name, arm) in enumerate(arms.items()):
             progress(number, len(arms), {})
-            answers[name] = [outputs(load_network(folder)[0]) for folder in arm.folders]
-            found = [measures(answer, labels, ctx.space) for answer in answers[name]]
+            outputs_by_arm[name] = [outputs(load_network(folder)[0]) for folder in arm.folders]
+            measured = [measures(o, labels, ctx.space) for o in outputs_by_arm[name]]
             results[name] = ArmResult(
-                values=tuple(figures[metric.name] for figures in found),
+                values=tuple(figures[metric.name] for figures in measured),
                 steps=arm.steps,
                 images_seen=arm.images_seen,
                 learning_rate=arm.lr,
@@ -88,7 +90,7 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
         run=ctx.run.facts(),
         recipe=recipe_yaml(ctx.recipe),
         warnings=tuple(advice),
-        labels=along_the_label(ctx, selection, labels, answers),
+        labels=_along_the_label(ctx, selection, labels, outputs_by_arm),
     )
     write_report(ctx.run.report, facts)
     _print_table(ctx, facts)
@@ -199,6 +201,37 @@ def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
         some = some[np.argsort(label[some], kind="stable")]
         grids.append(ImageGrid(f"dropped: {name}", pool[some], f"dropped for {name}, at random"))
     return [grid for grid in grids if len(grid.pixels)]
+
+
+def _along_the_label(
+    ctx: Context,
+    selection: pa.Table,
+    test_labels: np.ndarray,
+    outputs: Mapping[str, Sequence[np.ndarray]],
+) -> LabelFacts | None:
+    """What there is to show along a continuous label; `outputs` are each arm's on the test images,
+    per seed.
+    """
+    if not isinstance(ctx.space, ContinuousLabels):
+        return None
+    is_kept = selection["kept"].to_numpy()
+    return along_the_label(
+        ctx,
+        np.load(ctx.run.students / "arrays" / "pool_pixels.npy", mmap_mode="r"),
+        selection["original_label"].to_numpy(),
+        Kept(np.flatnonzero(is_kept), selection["label"].to_numpy()[is_kept]),
+        {arm: _error_by_group(ctx.space, test_labels, o) for arm, o in outputs.items()},
+    )
+
+
+def _error_by_group(
+    space: ContinuousLabels, labels: np.ndarray, outputs: Sequence[np.ndarray]
+) -> np.ndarray:
+    """The mean error float `[groups]` over seeds, NaN for a part of the range without images."""
+    error = np.mean([np.abs(predictions(o, space) - labels) for o in outputs], axis=0)
+    group = space.group_of(labels)
+    sums, counts = (np.bincount(group, w, minlength=space.groups) for w in (error, None))
+    return np.divide(sums, counts, out=np.full(space.groups, np.nan), where=counts > 0)
 
 
 def _print_table(ctx: Context, facts: ReportFacts) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cgankd.app.pages.report_facts import (
+from cgankd.app.pages.facts import (
     Along,
     ArmResult,
     Curve,

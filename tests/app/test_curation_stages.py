@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 from cgankd.app import commands, pipeline
 from cgankd.app.cli import app
 from cgankd.app.console import Console
-from cgankd.app.pages.check_words import WORDS
+from cgankd.app.pages.check import WORDS
+from cgankd.app.pages.facts import read_check
+from cgankd.app.recipe import load_recipe
 from cgankd.app.stages.selections import OFF, arm_policies, select_all
 from cgankd.curation.policies.policy import Policy
 from cgankd.nets.networks import load_network
 from cgankd.shardset.errors import BadInput, RatioRefused
+from cgankd.shardset.records import CheckSummary
 from cgankd.shardset.tables import read_metadata, read_numbered, read_table, write_table
 from cgankd.shardset.weights import weights_sha256
 from cgankd.student.evaluate import outputs_of
@@ -298,6 +301,56 @@ def test_a_check_tells_what_the_tables_hold(checked):
     assert sum(row["duplicates"] for row in told["labels"]) == sum(
         len(keys) - 1 for keys in told["duplicates"]
     )
+
+
+def test_judge_and_fresh_student_train_as_long_as_the_recipe_says(found, tmp_path):
+    """Fewer steps where it asks for fewer; at most so many for the student."""
+    run = tmp_path / "run"
+    shutil.copytree(found, run)
+    commands.select(run, console=QUIET, name="plain", overrides=["policy.filter=none"])
+    steps = {}
+
+    class Counting(Console):
+        @contextmanager
+        def task(self, name):
+            def progress(done, total, values):
+                steps[name] = total
+
+            yield progress
+
+    told = commands.check(
+        run,
+        console=Counting(json=True),
+        selection="plain",
+        backend="serial",
+        overrides=["check.judge_steps=12", "check.learner_steps=7"],
+    )
+
+    assert (steps["judge"], steps["learned"]) == (12, 7)
+    assert json.loads((run / "check" / "judge" / "config.json").read_text())["steps"] == 12
+    assert told["learned"]["steps"] == 7
+    assert load_recipe("digits").check.judge_steps == 400
+
+
+def test_a_check_is_read_by_the_record_that_wrote_it(checked, tmp_path):
+    """A damaged one names the field and what to do."""
+    run, told, _ = checked
+    path = run / "check" / "check.json"
+
+    assert read_check(path).model_dump(mode="json") == told
+    damaged = tmp_path / "check.json"
+    damaged.write_text(json.dumps({**told, "kept": "many"}))
+    with pytest.raises(BadInput, match=r"kept: .*cgankd check"):
+        read_check(damaged)
+
+
+def test_a_summary_of_format_1_is_read_with_the_name_it_had(checked):
+    """Its overall numbers were called shares."""
+    summary = read_check(checked[0] / "check" / "check.json").summary()
+    older = summary.model_dump(mode="json")
+    older["shares"] = older.pop("overall")
+
+    assert CheckSummary.model_validate_json(json.dumps(older)) == summary
 
 
 def test_the_judge_selected_nothing_and_saw_no_test_image(checked):

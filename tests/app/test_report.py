@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgankd.app.pages.report import report_json, summary, write_report
-from cgankd.app.pages.report_facts import (
+from cgankd.app.pages.facts import (
     ArmResult,
     Curve,
     ImageGrid,
@@ -22,7 +21,8 @@ from cgankd.app.pages.report_facts import (
     metric_of,
     paired_difference,
 )
-from cgankd.app.pages.report_page import unbroken
+from cgankd.app.pages.html import unbroken
+from cgankd.app.pages.report import report_json, summary, write_report
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 from tests.app.small_report import DEGREES, facts_of_a_continuous_run, facts_of_a_run
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from cgankd.app.pages.report_drawing import COLOURS, SERIES
-from cgankd.app.pages.report_facts import Curve, ImageGrid
-from cgankd.app.pages.report_figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
-from cgankd.app.pages.report_page import dot_plot, flattened, group_bars
+from cgankd.app.pages.drawing import COLOURS, SERIES
+from cgankd.app.pages.facts import Curve, ImageGrid
+from cgankd.app.pages.figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
+from cgankd.app.pages.report import dot_plot, flattened, group_bars
 from tests.app.small_report import facts_of_a_continuous_run, facts_of_a_run
 
 

@@ -1,8 +1,27 @@
-"""The numbers of a check in plain words: what each means, and which direction is good."""
+"""The page of `cgankd check`: check.json in plain words, with pairs of images."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from cgankd.app.pages.drawing import COLOURS
+from cgankd.app.pages.facts import CheckFacts, CheckNumber, ImageGrid
+from cgankd.app.pages.figures import draw_grid
+from cgankd.app.pages.html import data_uri, number, page_templates, percent
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+
+PAIR_WIDTH = 132  # CSS pixels that two images take
+REMEDIES = {
+    "memorised": "Set policy.memorised: calibrated; more real images help the generator",
+    "duplicates": "Set policy.duplicates: calibrated, or train the generator longer",
+    "agreement": "Filter by the teacher (policy.filter, policy.rho), or replace labels",
+    "label_score": "Filter by the teacher (policy.filter, policy.rho), or replace labels",
+    "auc": "Subsample by density ratio (policy.accept), or train the generator longer",
+}
 
 
 class Words(NamedTuple):
@@ -92,7 +111,99 @@ HEADLINES = {
 SHARES = ("memorised", "duplicates", "agreement")
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are alike, uint8 `[c, h, w]`, and what is to be said of them."""
+
+    first: np.ndarray
+    second: np.ndarray
+    caption: str
+
+
+def render_check(
+    title: str, space: LabelSpace, facts: CheckFacts, pairs: Mapping[str, Sequence[Pair]]
+) -> str:
+    """The page's HTML; every text is escaped, nothing is loaded from elsewhere."""
+    return (
+        page_templates()
+        .get_template("check.html.j2")
+        .render(
+            title=title,
+            space=space,
+            facts=facts,
+            headlines=[
+                (percent(value) if name in SHARES else number(value), headline(name, space))
+                for name, value in facts.overall.items()
+            ],
+            words=WORDS,
+            step_words=STEP_WORDS,
+            ratio=[
+                (name, facts.ratio.overall[name], said)
+                for name, said in RATIO_WORDS.items()
+                if name in facts.ratio.overall
+            ],
+            overall=[
+                (metric, list(rows))
+                for metric, rows in groupby(
+                    sorted(
+                        (row for row in facts.metrics if row.kind == "all"),
+                        key=lambda row: list(WORDS).index(row.metric),
+                    ),
+                    key=attrgetter("metric"),
+                )
+            ],
+            by_label=_table(facts.metrics, "group"),
+            by_window=_table(facts.metrics, "window"),
+            colours=COLOURS,
+            width=PAIR_WIDTH,
+            pairs={
+                kind: [(pair.caption, _address(pair)) for pair in shown]
+                for kind, shown in pairs.items()
+            },
+        )
+    )
+
+
+def _table(metrics: Sequence[CheckNumber], kind: str) -> dict[str, Any]:
+    """The numbers of one kind: a row for each place, a column for each metric and reference."""
+    rows: dict[str, dict[tuple[str, str], float | None]] = {}
+    columns: dict[tuple[str, str], None] = {}
+    for row in metrics:
+        if row.kind == kind:
+            split, beside = row.judge.split, "on" if row.references is None else "against"
+            column = row.metric.replace("_", " "), f"{beside} {split}" if split else ""
+            columns[column] = None
+            rows.setdefault(row.place, {})[column] = row.value
+    return {
+        "columns": list(columns),
+        "rows": [(place, [by_column.get(c) for c in columns]) for place, by_column in rows.items()],
+    }
+
+
+def _address(pair: Pair) -> str:
+    grid = ImageGrid("pair", np.stack([pair.first, pair.second]), pair.caption, columns=2)
+    return data_uri(draw_grid(grid).png)
+
+
 def headline(name: str, space: LabelSpace) -> str:
     """What stands after a number at the head of the page."""
     unit = f"{space.unit} " if name == "label_score" and isinstance(space, ContinuousLabels) else ""
     return unit + HEADLINES[name]
+
+
+def failures(
+    limits: Mapping[str, float | None], overall: Mapping[str, float | None]
+) -> dict[str, str]:
+    """A line for each limit that is not met; what cannot be measured does not meet one."""
+    lines = {}
+    for name, limit in limits.items():
+        value = overall.get(name)
+        if limit is None:
+            continue
+        least = name == "agreement"
+        if value is None:
+            lines[name] = f"{name} cannot be measured here, and check.{name} is {limit:g}."
+        elif value < limit if least else value > limit:
+            side = "least" if least else "most"
+            lines[name] = f"{name} is {value:.4g}, at {side} {limit:g} was asked for."
+    return lines

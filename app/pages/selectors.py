@@ -1,0 +1,219 @@
+"""Numbers of a selection that rest on what took part in it: teacher, density ratio, neighbours.
+
+Whether the teacher agrees is by nature the teacher's to say, and copies and weights are found in
+the features and by the ratios that selected. Each number says what its net had a part in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cgankd.app.context import Context
+from cgankd.app.pages.check import Pair
+from cgankd.app.pages.facts import Kept, MemorisedPair
+from cgankd.app.stages.selections import read_logits
+from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
+from cgankd.curation.metrics.metrics import (
+    agreement_metric,
+    calibration_metric,
+    duplicate_metric,
+    effective_sample_metric,
+    label_score_metric,
+)
+from cgankd.curation.neighbours.table import Neighbours
+from cgankd.curation.policies.neighbour_rules import aligned_rows, duplicate_groups, memorised
+from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies.selection import Scores
+from cgankd.shardset.files import derive_seed
+from cgankd.shardset.labels import ContinuousLabels
+from cgankd.student.evaluate import outputs_of, predictions
+
+SHOWN = 20  # pairs of images of a kind
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is copied among the kept samples."""
+
+    memorised: np.ndarray  # rows of the pool, the most similar first
+    real_id: np.ndarray  # of each the training image
+    similarity: np.ndarray
+    component: np.ndarray  # int64 [k]: kept samples that are near-duplicates share it
+    groups: list[np.ndarray]  # rows of each group of near-duplicates, the largest first
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The rows of the pool whose images the page shows."""
+        pairs = [rows[:2] for rows in self.groups[:SHOWN]]
+        return np.concatenate([*pairs, self.memorised[:SHOWN]])
+
+    def duplicate_keys(self, keys: np.ndarray) -> tuple[tuple[int, ...], ...]:
+        """The keys of each group of near-duplicates; `keys` int64 `[n]` are the pool's."""
+        return tuple(tuple(keys[rows].tolist()) for rows in self.groups)
+
+    def memorised_pairs(self, keys: np.ndarray) -> tuple[MemorisedPair, ...]:
+        """Every memorised sample with its training image."""
+        return tuple(
+            MemorisedPair(key=key, real_id=real, similarity=similarity)
+            for key, real, similarity in zip(
+                keys[self.memorised].tolist(),
+                self.real_id.tolist(),
+                self.similarity.astype(float).tolist(),
+                strict=True,
+            )
+        )
+
+
+def find_copies(ctx: Context, neighbours: Neighbours, scores: Scores, kept: Kept) -> Copies:
+    """The copies among the kept samples, by the recipe's thresholds or, where it has none, by
+    calibrated ones.
+    """
+    policy = ctx.recipe.policy
+    rows = aligned_rows(neighbours, scores.key, scores.scored)
+    groups, is_kept = scores.group[rows], np.isin(rows, kept.rows)
+    copied = np.flatnonzero(
+        memorised(neighbours, groups, policy.memorised or "calibrated") & is_kept
+    )
+    similarity = neighbours.nearest_real_similarity[copied]
+    order = np.lexsort((copied, -similarity))
+    component = duplicate_groups(neighbours, groups, policy.duplicates or "calibrated")[is_kept]
+    by_component = np.argsort(component, kind="stable")
+    starts = np.unique(component[by_component], return_index=True)[1]
+    alike = [part for part in np.split(rows[is_kept][by_component], starts[1:]) if len(part) > 1]
+    return Copies(
+        memorised=rows[copied[order]],
+        real_id=neighbours.nearest_real_id[copied[order]],
+        similarity=similarity[order],
+        component=component,
+        groups=sorted(alike, key=lambda part: (-len(part), part[0])),
+    )
+
+
+def image_pairs(
+    ctx: Context, pictures: Mapping[int, np.ndarray], scores: Scores, copies: Copies
+) -> dict[str, list[Pair]]:
+    """The pairs that the page shows, by kind; `pictures` has the shown images by key."""
+    key, name_of = scores.key, ctx.space.display
+    alike = [
+        Pair(
+            pictures[int(key[rows[0]])],
+            pictures[int(key[rows[1]])],
+            f"{name_of(scores.label[rows[0]])}: {len(rows)} alike",
+        )
+        for rows in copies.groups[:SHOWN]
+    ]
+    memorised = [
+        Pair(
+            pictures[int(key[row])],
+            ctx.data.train_pixels[real],
+            f"{name_of(scores.label[row])}: similarity {similarity:.4f}",
+        )
+        for row, real, similarity in zip(
+            copies.memorised[:SHOWN], copies.real_id, copies.similarity, strict=False
+        )
+    ]
+    return {"duplicates": alike, "memorised": memorised}
+
+
+def teacher_on_kept(
+    ctx: Context, scores: Scores, kept: Kept, policy: Policy
+) -> tuple[Measured, ...]:
+    """Whether the teacher gives the kept samples their labels, and of classes whether its
+    confidence in what it gives them can be believed.
+    """
+    predicted = scores.teacher_label[kept.rows]
+    judge = _teacher(ctx, None, _part_of_teacher(policy))
+    if isinstance(ctx.space, ContinuousLabels):
+        metric = label_score_metric(predicted, kept.labels, "teacher_label_score")
+        return _measured(ctx, judge, kept.labels, metric)
+    logits = read_logits(ctx)[kept.rows]
+    return _measured(
+        ctx,
+        judge,
+        kept.labels,
+        agreement_metric(predicted, kept.labels, name="teacher_agreement"),
+        calibration_metric(logits, kept.labels, "teacher_calibration_error"),
+    )
+
+
+def teacher_on_real(ctx: Context) -> tuple[Measured, ...]:
+    """The same of real validation images and their true labels, to compare with; none where the
+    run no longer has the teacher's weights.
+    """
+    weights = ctx.recipe.teacher.weights
+    path = ctx.run.teacher / "model.safetensors" if weights is None else Path(weights)
+    if not path.exists() and (weights is None or ":" not in weights):
+        ctx.console.note(f"the teacher is not asked about real images: {path} is gone")
+        return ()
+    space, labels = ctx.space, ctx.data.validation_labels
+    outputs = outputs_of(
+        ctx.teacher_loader(), ctx.data.validation_pixels, device=ctx.device, precision=ctx.precision
+    )
+    predicted, judge = predictions(outputs, space), _teacher(ctx, "validation")
+    if isinstance(space, ContinuousLabels):
+        return _measured(ctx, judge, labels, label_score_metric(predicted, labels, "teacher_error"))
+    return _measured(
+        ctx,
+        judge,
+        labels,
+        agreement_metric(predicted, labels, name="teacher_accuracy"),
+        calibration_metric(outputs, labels, "teacher_calibration_error_on_real"),
+    )
+
+
+def ratio_numbers(
+    ctx: Context, scores: Scores, kept: Kept, policy: Policy, copies: Copies
+) -> tuple[Measured, ...]:
+    """The duplicate rate in the ratio's features and, where the ratio was accepted, the effective
+    sample size.
+    """
+    facts = ctx.run.stage_facts("ratio")
+    judge = Judge("density ratio", facts["sha256"], None, _part_of_ratio(policy))
+    metrics = [duplicate_metric(copies.component)]
+    if not facts["problems"]:
+        metrics.append(effective_sample_metric(scores.ratio[kept.rows]))
+    return _measured(ctx, judge, kept.labels, *metrics)
+
+
+def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = "") -> Judge:
+    facts = ctx.run.stage_facts("teacher")
+    return Judge(f"teacher, {facts['network']}", facts["sha256"], split, selected)
+
+
+def _part_of_teacher(policy: Policy) -> str:
+    """The fields of a policy that went by the teacher; duplicates are ranked by its error."""
+    return _fields(
+        filter=policy.filter != "none",
+        relabel=policy.relabel,
+        duplicates=policy.duplicates is not None,
+    )
+
+
+def _part_of_ratio(policy: Policy) -> str:
+    """The fields of a policy that went by the density ratio or by its net's features."""
+    return _fields(
+        subsample=policy.subsample != "none",
+        memorised=policy.memorised is not None,
+        outliers=policy.outliers is not None,
+        duplicates=policy.duplicates is not None,
+        diversity=policy.diversity != "none",
+    )
+
+
+def _fields(**used: bool) -> str:
+    return ", ".join(f"policy.{name}" for name, is_used in used.items() if is_used)
+
+
+def _measured(
+    ctx: Context, judge: Judge, labels: np.ndarray, *metrics: Metric
+) -> tuple[Measured, ...]:
+    seed = derive_seed(ctx.recipe.seed, "check metrics") % 2**32
+    config = MeasureConfig()
+    return tuple(
+        row
+        for metric in metrics
+        for row in measure(metric, labels, None, ctx.space, judge, config, seed)
+    )
