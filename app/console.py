@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress as RichProgress
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
+    from cgankd.nets.device import Progress
 
 PATIENCE_SECONDS = 2.0  # what is over sooner needs no bar
 DRAW_SECONDS = 0.1  # between two drawings of a bar: a step of a small network takes less
@@ -39,7 +39,7 @@ class Console:
         self._bars: RichProgress | None = None
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Progress]:
+    def task(self, name: str) -> "Iterator[Progress]":
         """A `progress(done, total, values)` to call from a long piece of work, in this process.
 
         On a terminal a bar with rate, time left and the values appears after two seconds;
@@ -53,7 +53,7 @@ class Console:
         self._print(f"{name}  {pace.summary()}", "dim")
 
     @contextmanager
-    def _lines(self, name: str, pace: "Pace") -> Iterator[Progress]:
+    def _lines(self, name: str, pace: "Pace") -> "Iterator[Progress]":
         last = self._clock()
 
         def progress(done: int, total: int, values: Mapping[str, float]) -> None:
@@ -66,7 +66,7 @@ class Console:
         yield progress
 
     @contextmanager
-    def _bar(self, name: str, pace: "Pace") -> Iterator[Progress]:
+    def _bar(self, name: str, pace: "Pace") -> "Iterator[Progress]":
         outermost = self._bars is None
         if self._bars is None:
             self._bars = _new_bars(self._rich, self._clock)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from cgankd.app.console import Console
 from cgankd.app.engine import Backend, map_jobs
 from cgankd.app.recipe import Recipe, recipe_yaml
+from cgankd.nets.device import Precision
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import atomic_path, write_bytes
 from cgankd.shardset.labels import LabelSpace
@@ -25,7 +26,6 @@ from cgankd.shardset.sources.read import RealImages, read_source
 from cgankd.shardset.splits import RealData, split_reals
 from cgankd.student.teacher import Teacher, load_teacher
 
-Precision = Literal["float32", "bfloat16"]
 Facts = dict[str, Any]
 
 

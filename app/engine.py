@@ -60,15 +60,11 @@ def map_jobs(
 
 
 def _serial(function: Callable[[Any], Any], jobs: Sequence[Any], threads: int) -> Ended:
-    import torch
+    from cgankd.nets.device import threads as torch_threads
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         for index, job in enumerate(jobs):
             yield index, function(job)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _processes(

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cgankd.app.console import Console, duration
 from cgankd.app.context import Context, Facts, open_device
@@ -17,6 +16,7 @@ from cgankd.app.stages.neighbours import needs
 from cgankd.curation.neighbours.pool_features import MOST
 from cgankd.generator.train import train_generator
 from cgankd.nets.batches import TrainingData
+from cgankd.nets.device import threads
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.run_folder import RunFolder
@@ -69,15 +69,11 @@ def dry_run(
 def _seconds(ctx: Context) -> dict[str, float]:
     recipe, data = ctx.recipe, ctx.data
     reals = TrainingData(real_pixels=data.train_pixels, real_labels=data.train_labels)
-    before = torch.get_num_threads()
-    torch.set_num_threads(ctx.threads)
-    try:
+    with threads(ctx.threads):
         teacher = _step_seconds(ctx, reals, recipe.teacher.training)
         generator = _generator_step_seconds(ctx)
-        torch.set_num_threads(1)
+    with threads(1):
         student = _step_seconds(ctx, reals, recipe.student.training)
-    finally:
-        torch.set_num_threads(before)
     steps = max(recipe.student.steps)
     computed = [ARMS[arm].compute for arm in recipe.arms]
     searched = len(recipe.student.learning_rates) * recipe.student.search_seeds

@@ -15,9 +15,9 @@ from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_
 from cgankd.curation.policies.policy import Policy
 from cgankd.curation.policies.selection import REASONS, Scores, select
 from cgankd.nets.batches import TrainingData
+from cgankd.nets.device import as_images
 from cgankd.nets.feature_nets import FeatureConfig, features_of, train_feature_net
 from cgankd.nets.training import StudentTraining, train_network
-from cgankd.shardset.images import to_images
 from cgankd.shardset.labels import ClassLabels
 from cgankd.shardset.sources.read import SourceColumns, read_source
 from cgankd.student.teacher import Teacher
@@ -68,7 +68,7 @@ def main() -> None:
     )
     teacher = _teacher(pixels[stop:], labels[stop:], space, options.teacher_steps)
     logits = np.concatenate(
-        [teacher(to_images(pool[i : i + 500])).numpy() for i in range(0, len(pool), 500)]
+        [teacher(as_images(pool[i : i + 500])).numpy() for i in range(0, len(pool), 500)]
     )
     good = fault == ""
     right = (logits.argmax(1) == assigned)[good].mean()

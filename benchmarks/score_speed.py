@@ -18,8 +18,8 @@ from cgankd.app.context import resolve_precision
 from cgankd.app.engine import map_jobs
 from cgankd.curation.density_ratio.model import load_ratio
 from cgankd.curation.scoring import ScoreJob, score_shard
+from cgankd.nets.device import as_images
 from cgankd.nets.networks import build_network, save_network
-from cgankd.shardset.images import to_images
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
 from cgankd.student.teacher import load_teacher
@@ -31,7 +31,7 @@ def bare_passes(job: ScoreJob) -> float:
     """Seconds of one shard's forward passes through both networks and nothing else."""
     torch.set_num_threads(1)
     pixels, rows = read_shard(job.pool_folder, job.index)
-    images, labels = to_images(pixels), torch.from_numpy(rows["label"].to_numpy().copy())
+    images, labels = as_images(pixels), torch.from_numpy(rows["label"].to_numpy().copy())
     images = images.contiguous(memory_format=torch.channels_last)
     teacher = job.load_teacher()
     ratio = load_ratio(job.ratio_folder, torch.device("cpu")) if job.ratio_folder else None

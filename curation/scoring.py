@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from cgankd.curation.density_ratio.model import RatioModel, load_ratio
+from cgankd.nets.device import threads
 from cgankd.nets.feature_nets import padded_images
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.files import read_json, sha256_file, write_json
@@ -57,12 +58,8 @@ def score_shard(job: ScoreJob) -> str:
         )
     marker.unlink(missing_ok=True)
     rows = read_table(job.pool_folder / table_name(job.index))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(job.threads)  # their number changes the last bits of a float
-    try:
+    with threads(job.threads):
         outputs, ratio = _forward(job, rows)
-    finally:
-        torch.set_num_threads(threads)
     write_table(path, score_table(rows, outputs, ratio, job.space))
     digest = sha256_file(path)
     write_json(marker, {**origin, "sha256": digest})

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgankd.generator.config import EmbeddingTraining
+from cgankd.nets.device import as_images
 from cgankd.shardset.errors import TrainingDiverged
 
 EMBEDDING = 128
@@ -77,7 +78,7 @@ def train_label_embedding(
 
     def image_loss() -> Tensor:
         index = picks()
-        return F.mse_loss(net(_floats(pixels[index])), targets[index])
+        return F.mse_loss(net(as_images(pixels[index])), targets[index])
 
     def label_loss() -> Tensor:
         noise = NOISE * torch.randn(config.batch, generator=draws).to(device)
@@ -96,7 +97,7 @@ def _errors(
 ) -> dict[str, float]:
     labels = torch.linspace(0, 1, 201, device=pixels.device)
     back = float((net.h2y(embedding(labels)) - labels).abs().mean())
-    predicted = torch.cat([net(_floats(part)) for part in pixels.split(512)])
+    predicted = torch.cat([net(as_images(part)) for part in pixels.split(512)])
     if not back <= BOUND:
         raise TrainingDiverged(
             f"generator training: the label embedding gives labels back with a mean error of "
@@ -118,10 +119,6 @@ def _minimise(loss: Callable[[], Tensor], network: nn.Module, steps: int, lr: fl
         loss().backward()
         optimiser.step()
         schedule.step()
-
-
-def _floats(pixels: Tensor) -> Tensor:
-    return pixels.float().div_(127.5).sub_(1)
 
 
 def _layer(linear: nn.Module) -> list[nn.Module]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from cgankd.generator.biggan import BigGANGenerator, build_generator
+from cgankd.nets.device import threads
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.identity import latents
 from cgankd.shardset.images import encode_pngs, pixel_sha256, to_pixels
@@ -46,7 +46,7 @@ def produce_shard(job: ProduceJob) -> dict[str, Any]:
     if not is_done(job.pool_folder, job.index, job.fingerprint):
         plan = read_plan(job.pool_folder / "plan.json")
         with (
-            _threads(plan),
+            threads(plan.threads),
             PoolShardWriter(job.pool_folder, job.index, job.fingerprint) as writer,
         ):
             _fill(writer, plan, plan.shards[job.index], job)
@@ -89,7 +89,7 @@ def made_again(
             here = _within(wanted, batch.first_key, len(batch.labels))
             if here.size:
                 z = latents(plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
-                with _threads(plan):
+                with threads(plan.threads):
                     pixels = to_pixels(generate(network, z, batch.labels, plan, device))
                 yield here.tolist(), pixels[here - batch.first_key]
 
@@ -184,14 +184,3 @@ def _within(keys: np.ndarray, first: int, count: int) -> np.ndarray:
     """Those of ascending keys that are among `count` from `first` on."""
     start, stop = np.searchsorted(keys, (first, first + count))
     return keys[start:stop]
-
-
-@contextmanager
-def _threads(plan: Plan) -> Iterator[None]:
-    """The plan's number of threads inside an operator, which changes float bytes too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,9 +6,8 @@ writes the same weights, metrics and grids as one that was not.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.layers import initialise
 from cgankd.generator.losses import LOSSES
 from cgankd.generator.watch import check_health, spread
+from cgankd.nets.device import Precision, Progress, as_images
+from cgankd.nets.device import threads as torch_threads
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import (
     derive_seed,
@@ -37,9 +38,6 @@ from cgankd.shardset.files import (
 from cgankd.shardset.images import encode_png, to_pixels
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.weights import save_weights
-
-Precision = Literal["float32", "bfloat16"]
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 GRID_COLUMNS = 8
 FORMAT_VERSION = 1
@@ -68,9 +66,7 @@ def train_generator(
     to change, `StaleStage` a checkpoint made with other settings.
     """
     _check_images(pixels, labels, space)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with torch_threads(threads or torch.get_num_threads()):
         run = _Training(pixels, labels, space, config, training, folder, seed, device, precision)
         run.resume()
         while run.step < training.iterations:
@@ -79,8 +75,6 @@ def train_generator(
             run.advance()
             progress(run.step, training.iterations, run.latest())
         return run.finish()
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Training:
@@ -236,7 +230,7 @@ class _Training:
         return torch.rand(shape, generator=self.draws).to(self.device, non_blocking=True)
 
     def _images(self, index: Tensor | slice) -> Tensor:
-        return self.pixels[index].float().div_(127.5).sub_(1)
+        return as_images(self.pixels[index])
 
     @torch.no_grad()
     def _log(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cgankd.nets.network import as_images
+from cgankd.nets.device import as_images
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
@@ -142,7 +142,9 @@ class Batches:
         joined = (torch.cat(column, 1).flatten(0, 1) for column in zip(*rows, strict=True))
         pixels, *given = joined
         pixels = augmented(pixels, self._augment, derive_seed(self._seed, "augment", start))
-        columns = (column.split(self._batch) for column in (as_images(pixels), *given))
+        columns = (
+            column.split(self._batch) for column in (as_images(pixels, torch.channels_last), *given)
+        )
         for images, targets, stored in zip(*columns, strict=True):
             yield Batch(images, targets, self._teacher(images) if self._teacher else stored)
 

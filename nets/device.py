@@ -1,12 +1,17 @@
-"""Where a network computes, in which layout and in which number format."""
+"""Where a network computes, in which layout and number format, and how pixels become its images."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from cgankd.shardset.errors import BadInput
 
 Precision = Literal["float32", "bfloat16"]
+Progress = Callable[[int, int, Mapping[str, float]], None]  # steps done, of how many, figures
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
@@ -21,7 +26,52 @@ def placed(
 
 
 def precise(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """A context in which networks on `device` compute in `precision`; weights stay float32."""
+    """A context in which networks on `device` compute in `precision`; weights stay float32.
+
+    Enter it anew in each training step: autocast keeps its copies of the weights until it is left.
+    """
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """A context in which torch computes an operator with `count` threads.
+
+    Their number changes the last bits of a float, so whoever promises the same bytes fixes it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def as_images(
+    pixels: Tensor | np.ndarray, layout: torch.memory_format = torch.preserve_format
+) -> Tensor:
+    """The float32 images x / 127.5 − 1 in [−1, 1] of uint8 pixels of any shape, on their device.
+
+    `layout` is kept unless another is asked for. `BadInput` for pixels of another dtype.
+
+    >>> as_images(np.array([[0, 51, 255]], dtype=np.uint8))
+    tensor([[-1.0000, -0.6000,  1.0000]])
+    """
+    if pixels.dtype not in (np.uint8, torch.uint8):
+        raise BadInput(f"pixels are {pixels.dtype}, expected uint8")
+    if isinstance(pixels, np.ndarray):
+        # Converted by numpy: torch refuses read-only arrays.
+        pixels = torch.from_numpy(pixels.astype(np.float32))
+    if layout is torch.preserve_format:
+        images = pixels.to(torch.float32, copy=True)
+    else:
+        # With one channel `contiguous` changes nothing and convolutions take the slower layout.
+        images = torch.empty(pixels.shape, device=pixels.device, memory_format=layout).copy_(pixels)
+    return images.div_(127.5).sub_(1)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images in the layout in which convolutions are fastest."""
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,6 @@
 """Networks that turn images into the features on which a density ratio is fitted."""
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -11,13 +9,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from cgankd.nets.device import Precision, Progress, as_images, channels_last, placed, precise
 from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.files import derive_seed
-from cgankd.shardset.images import to_images
 from cgankd.shardset.labels import LabelSpace
-
-Precision = Literal["float32", "bfloat16"]
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 class FeatureConfig(BaseModel):
@@ -211,7 +206,7 @@ def train_feature_net(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "feature net"))
         net = build_feature_net(config, space=space, channels=channels, size=size)
-        net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed(net, device)
         optimiser = torch.optim.SGD(
             net.parameters(),
             config.learning_rate,
@@ -223,8 +218,7 @@ def train_feature_net(
         for step in range(config.steps):
             rows = torch.randint(len(images), (config.batch,), generator=draws).to(device)
             across, down = torch.randint(-reach, reach + 1, (2,), generator=draws).tolist()
-            batch = _shifted(as_images(images[rows]), across, down, reach)
-            # Entered anew in each step: autocast keeps its copies of the weights until it is left.
+            batch = _shifted(channels_last(as_images(images[rows])), across, down, reach)
             with precise(device, precision):
                 loss = net.loss(batch, targets[rows])
             optimiser.zero_grad()
@@ -260,27 +254,10 @@ def features_of(
 def padded_images(pixels: np.ndarray, batch: int) -> tuple[Tensor, int]:
     """Images `[batch, c, h, w]`, grey ones after those of `pixels`, and how many count."""
     count = len(pixels)
-    images = to_images(pixels)
+    images = as_images(pixels)
     if count < batch:
         images = torch.cat([images, images.new_zeros(batch - count, *images.shape[1:])])
     return images, count
-
-
-def precise(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """A context in which networks on `device` compute in `precision`; weights stay float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """The same images in the layout in which convolutions are fastest."""
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def as_images(pixels: Tensor) -> Tensor:
-    """Float images in [−1, 1] of uint8 pixels, on their own device."""
-    return channels_last(pixels.float().div_(127.5).sub_(1))
 
 
 def _shifted(images: Tensor, across: int, down: int, reach: int) -> Tensor:

@@ -18,15 +18,6 @@ class Network(nn.Module, ABC):
         """The outputs `[n, outputs]` of images `[n, c, h, w]` in [−1, 1]: logits or values."""
 
 
-def as_images(pixels: torch.Tensor) -> torch.Tensor:
-    """Images float32 `[n, c, h, w]` in [−1, 1], channels last, of a uint8 tensor, on its device."""
-    # With one channel `contiguous` changes nothing and convolutions then take the slower layout.
-    images = torch.empty(
-        pixels.shape, device=pixels.device, memory_format=torch.channels_last
-    ).copy_(pixels)
-    return images.div_(127.5).sub_(1)
-
-
 def pooled(maps: torch.Tensor) -> torch.Tensor:
     """The mean `[n, c]` over the height and width of feature maps `[n, c, h, w]`."""
     # On a CPU the gradient of mean((2, 3)) reaches a channels_last map in the wrong layout, and

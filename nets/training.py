@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint
-from cgankd.nets.device import Precision, placed, precise
+from cgankd.nets.device import Precision, Progress, placed, precise
 from cgankd.nets.losses import (
     Distillation,
     RegressionLoss,
@@ -23,8 +23,6 @@ from cgankd.nets.networks import NetworkName, build_network, fill_network
 from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 ROWS = 100  # rows of a history; at each the loss is looked at, which a GPU has to wait for
 EVALUATIONS = 10  # of these rows, evenly spread, come with an evaluation

@@ -56,15 +56,6 @@ def to_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
     return values.byte().cpu().contiguous().numpy()
 
 
-def to_images(pixels: np.ndarray) -> torch.Tensor:
-    """The float32 images x / 127.5 − 1 in [−1, 1] of uint8 pixels of any shape."""
-    import torch
-
-    if pixels.dtype != np.uint8:
-        raise BadInput(f"pixels are {pixels.dtype}, expected uint8")
-    return torch.from_numpy(pixels.astype(np.float32)).div_(127.5).sub_(1)
-
-
 def encode_png(pixels: np.ndarray) -> bytes:
     """The PNG of one sample `[c, h, w]`, the same bytes for the same pixels and zlib."""
     return encode_pngs(pixels[None])[0]

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from cgankd.nets.device import Precision, precise
-from cgankd.nets.network import as_images
+from cgankd.nets.device import Precision, as_images, precise
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 
@@ -34,7 +33,7 @@ def outputs_of(
     with _evaluating(module), torch.inference_mode(), precise(device, precision):
         for start in range(0, len(pixels), batch):
             chunk = torch.tensor(pixels[start : start + batch], device=device)
-            parts.append(module(as_images(chunk)).float())
+            parts.append(module(as_images(chunk, torch.channels_last)).float())
     return torch.cat(parts).cpu().numpy()
 
 

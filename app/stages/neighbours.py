@@ -1,7 +1,6 @@
 """The stage between scores and selections: what every sample of the pool is nearest to."""
 
 import numpy as np
-import torch
 
 from cgankd.app.context import Context, Facts
 from cgankd.curation.neighbours.find import RealFeatures, find_neighbours
@@ -14,6 +13,7 @@ from cgankd.curation.neighbours.pool_features import (
 )
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
 from cgankd.curation.policies.policy import Policy
+from cgankd.nets.device import threads
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import fingerprint, sha256_file
 from cgankd.shardset.labels import ContinuousLabels
@@ -129,9 +129,7 @@ def _real_features(ctx: Context, batch: int) -> RealFeatures:
     net, precision = selecting_net(
         ctx.run.ratio, ctx.run.stage_facts("ratio")["sha256"], ctx.device
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in workers
-    try:
+    with threads(1):  # as in workers
         features = short_features(
             net,
             np.concatenate([data.train_pixels, data.validation_pixels]),
@@ -139,7 +137,5 @@ def _real_features(ctx: Context, batch: int) -> RealFeatures:
             precision=precision,
             batch=batch,
         )
-    finally:
-        torch.set_num_threads(threads)
     labels = np.concatenate([data.train_labels, data.validation_labels])
     return RealFeatures(features, labels, len(data.train_labels))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgankd.app.context import Context, Facts, Precision, save_array, write_metrics
+from cgankd.app.context import Context, Facts, save_array, write_metrics
 from cgankd.app.stages.build import REAL_OUTPUTS
 from cgankd.app.stages.selections import read_logits
 from cgankd.nets.batches import TrainingData
+from cgankd.nets.device import Precision
 from cgankd.nets.networks import load_network, save_network
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.errors import TrainingDiverged

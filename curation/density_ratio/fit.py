@@ -18,7 +18,8 @@ from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
 from cgankd.curation.density_ratio.model import FORMAT_VERSION, RatioModel
 from cgankd.curation.density_ratio.training import zeta_of
-from cgankd.nets.feature_nets import Precision, Progress, features_of, train_feature_net
+from cgankd.nets.device import Precision, Progress
+from cgankd.nets.feature_nets import features_of, train_feature_net
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace

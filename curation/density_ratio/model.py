@@ -17,13 +17,12 @@ from cgankd.curation.density_ratio.networks import (
     log_ratio,
     ruled_out,
 )
+from cgankd.nets.device import channels_last, precise
 from cgankd.nets.feature_nets import (
     FeatureConfig,
     FeatureNet,
     build_feature_net,
-    channels_last,
     padded_images,
-    precise,
 )
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.labels import LabelSpace

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import torch
 
 from cgankd.curation.density_ratio.model import load_ratio
-from cgankd.nets.feature_nets import FeatureNet, Precision, features_of
+from cgankd.nets.device import Precision, threads
+from cgankd.nets.feature_nets import FeatureNet, features_of
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.files import atomic_path, fingerprint, read_json, sha256_file, write_json
 from cgankd.shardset.pool.shards import marker_name, marker_of, read_shard
@@ -54,12 +55,8 @@ def describe_shard(job: FeatureJob) -> str:
     marker.unlink(missing_ok=True)
     device = torch.device(job.device)
     net, precision = selecting_net(job.ratio_folder, job.ratio_sha256, device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(job.threads)  # their number changes the last bits of a float
-    try:
+    with threads(job.threads):
         found = short_features(net, pixels, device=device, precision=precision, batch=job.batch)
-    finally:
-        torch.set_num_threads(threads)
     found[~pc.equal(rows["status"], "ok").to_numpy()] = np.nan
     with atomic_path(path) as partial, open(partial, "wb") as file:
         np.save(file, found, allow_pickle=False)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cgankd.nets.network import as_images, pooled
+from cgankd.nets.device import as_images
+from cgankd.nets.network import pooled
 from cgankd.nets.networks import (
     NetworkName,
     build_network,
@@ -174,7 +175,9 @@ def test_features_do_not_depend_on_the_layout():
 
 def test_images_reach_from_minus_one_to_one():
     """Pixel 0 is −1, pixel 255 is 1, and the values lie channels last even with one channel."""
-    images = as_images(torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8))
+    images = as_images(
+        torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8), torch.channels_last
+    )
     torch.testing.assert_close(images, torch.tensor([[[[-1.0, 1.0], [-0.6, -0.2]]]]))
     assert images.stride() == (4, 1, 2, 1)
 

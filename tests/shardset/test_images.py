@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from cgankd.nets.device import as_images
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.images import (
     BadImage,
     decode_png,
     encode_png,
     pixel_sha256,
-    to_images,
     to_pixels,
 )
 
@@ -37,7 +37,7 @@ def gradient(channels: int = 3, height: int = 9, width: int = 12) -> np.ndarray:
 def test_every_pixel_value_survives_the_way_to_images_and_back(dtype: torch.dtype) -> None:
     """uint8 → float → uint8 is the identity, from tensors and from arrays."""
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-    images = to_images(pixels)
+    images = as_images(pixels)
 
     assert images.dtype == torch.float32
     assert (images.min().item(), images.max().item()) == (-1.0, 1.0)
@@ -82,7 +82,7 @@ def test_pixels_and_images_cannot_be_mixed_up() -> None:
     for wrong in (pixels, torch.from_numpy(pixels)):
         with pytest.raises(BadInput, match="uint8"):
             to_pixels(wrong)
-    for floats in (to_images, encode_png):
+    for floats in (as_images, encode_png):
         with pytest.raises(BadInput, match="float32"):
             floats(pixels.astype(np.float32))
 
@@ -92,7 +92,7 @@ def test_read_only_pixels_become_images() -> None:
     pixels = gradient()
     pixels.flags.writeable = False
 
-    assert to_images(pixels).shape == pixels.shape
+    assert as_images(pixels).shape == pixels.shape
 
 
 @given(samples)
