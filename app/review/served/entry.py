@@ -28,7 +28,7 @@ def main() -> None:
     st.set_page_config(page_title="cgankd review", layout="wide")
     st.html(STYLE)
     keep_widgets()
-    chosen = st.navigation(
+    page = st.navigation(
         [
             st.Page(
                 module.draw,
@@ -40,10 +40,10 @@ def main() -> None:
             for module, title, icon in PAGES
         ]
     )
-    st.title(chosen.title)
+    st.title(page.title)
     with errors_shown():
         sidebar()
-        chosen.run()
+        page.run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two selections side by side: of one run, of two versions, or a policy that nobody saved yet."""
+"""Two selections side by side: of one run, of two versions, or one that nobody has saved yet."""
 
 from dataclasses import replace
 
@@ -11,7 +11,15 @@ from cgankd.app.review.filters import COLUMN_NAMES, Histogram
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Comparison, compare
 from cgankd.app.review.views.overview import check_facts
-from cgankd.app.review.views.shared import COLOURS, opened, pictures, selected, started, subject_at
+from cgankd.app.review.views.shared import (
+    COLOURS,
+    counts_beside,
+    opened,
+    pictures,
+    selected,
+    started,
+    subject_at,
+)
 
 PREVIEWED = "the Policy page's sliders"
 OTHER = "another run, release or Hub id"
@@ -19,7 +27,7 @@ SHOWN = 24
 
 
 def draw() -> None:
-    """Draws what is chosen on both sides, and what differs."""
+    """Draws the two selections, and what differs."""
     left, right = st.columns(2, gap="large")
     with left:
         first = _side("First", 0)
@@ -27,34 +35,21 @@ def draw() -> None:
         second = _side("Second", 1)
     if first is None or second is None:
         return
-    found = compare(first, second)
-    if not found.same_pool:
+    comparison = compare(first, second)
+    if not comparison.same_pool:
         st.info("These are of different pools, so samples cannot be matched; counts still compare.")
     names = ("first", "second")
-    kept = [int(counts.kept.sum()) for counts in found.counts]
+    kept = [int(counts.kept.sum()) for counts in comparison.counts]
     left.metric("Kept", f"{kept[0]:,}")
     right.metric("Kept", f"{kept[1]:,}", f"{kept[1] - kept[0]:+,}")
-    index = pd.Index(found.counts[0].names, name="label")
-    per_label = pd.DataFrame(
-        {name: counts.kept for name, counts in zip(names, found.counts, strict=True)}, index=index
-    )
-    st.bar_chart(
-        per_label,
-        stack=False,
-        height=260,
-        x_label="label",
-        y_label="kept",
-        color=list(COLOURS[:2]),
-        sort=False,
-    )
-    _dropped(found)
+    counts_beside(names, comparison.counts)
     _metrics(first, second)
-    _spread(found)
-    _only(first, "Only in the first", found.only_first)
-    _only(second, "Only in the second", found.only_second)
-    if found.why is not None and len(found.why):
+    _spread(comparison)
+    _only(first, "Only in the first", comparison.only_first)
+    _only(second, "Only in the second", comparison.only_second)
+    if comparison.why is not None and len(comparison.why):
         st.subheader("Why")
-        st.dataframe(found.why.to_pandas(), hide_index=True, alt="Changes and their reasons")
+        st.dataframe(comparison.why.to_pandas(), hide_index=True, alt="Changes and their reasons")
 
 
 def _side(title: str, number: int) -> Subject | None:
@@ -66,31 +61,20 @@ def _side(title: str, number: int) -> Subject | None:
     if number:
         others = [i for i in range(len(options) - 1) if i != start]
         start = others[-1] if others else start
-    chosen = st.selectbox(title, options, key=started(f"compare.{title}", options[start]))
-    if chosen == PREVIEWED:
+    picked = st.selectbox(title, options, key=started(f"compare.{title}", options[start]))
+    if picked == PREVIEWED:
         policy, reason, label = st.session_state["previewed"]
         if len(reason) == len(subject):
             return replace(subject, selection=None, policy=policy, reason=reason, label=label)
         return None
-    if chosen != OTHER:
-        return selected(chosen)
+    if picked != OTHER:
+        return selected(picked)
     spec = st.text_input("Folder or Hub id", key=f"compare.{title}.spec")
     return subject_at(spec) if spec else None
 
 
-def _dropped(found: Comparison) -> None:
-    reasons = [
-        {name: int(column.sum()) for name, column in counts.dropped.items()}
-        for counts in found.counts
-    ]
-    table = pd.DataFrame({"first": reasons[0], "second": reasons[1]}).fillna(0).astype(int)
-    if len(table):
-        st.subheader("Dropped by")
-        st.dataframe(table, alt="Dropped samples by reason, on both sides")
-
-
 def _metrics(first: Subject, second: Subject) -> None:
-    """What was checked of both."""
+    """Draws the check's metrics of both, where each was checked."""
     columns = {}
     for name, subject in (("first", first), ("second", second)):
         facts = check_facts(subject)
@@ -107,13 +91,13 @@ def _metrics(first: Subject, second: Subject) -> None:
         st.info("Neither was checked; `cgankd check` measures a selection.")
 
 
-def _spread(found: Comparison) -> None:
-    """Each score's distribution among what is kept, as shares, so that sizes do not matter."""
-    if not found.histograms:
+def _spread(comparison: Comparison) -> None:
+    """Draws each score's distribution among what is kept, as shares: sizes then do not matter."""
+    if not comparison.histograms:
         return
     st.subheader("Scores of what is kept")
     places = st.columns(2)
-    for number, pair in enumerate(found.histograms):
+    for number, pair in enumerate(comparison.histograms):
         first, second = pair
         middles = (first.edges[:-1] + first.edges[1:]) / 2
         table = pd.DataFrame(
@@ -129,8 +113,8 @@ def _spread(found: Comparison) -> None:
             )
 
 
-def _shares(found: Histogram) -> np.ndarray:
-    return found.kept / max(int(found.kept.sum()), 1)
+def _shares(histogram: Histogram) -> np.ndarray:
+    return histogram.kept / max(int(histogram.kept.sum()), 1)
 
 
 def _only(subject: Subject, title: str, keys: np.ndarray) -> None:

@@ -23,7 +23,7 @@ SIDE = 72
 
 
 def draw() -> None:
-    """Draws the part that was chosen."""
+    """Draws the part that is picked in the list."""
     subject = opened().subject
     reals, why_not = real_images()
     if why_not:
@@ -54,12 +54,12 @@ def _side_by_side(subject: Subject, reals: Reals | None) -> None:
     with left:
         st.subheader("Real")
         if reals is not None:
-            own = np.flatnonzero(subject.space.group_of(reals.labels) == group)
-            chosen = np.random.default_rng([seed, group]).permutation(own)[:count]
-            images = [real_picture(reals, int(number), SIDE) for number in chosen]
+            members = np.flatnonzero(subject.space.group_of(reals.labels) == group)
+            numbers = np.random.default_rng([seed, group]).permutation(members)[:count]
+            images = [real_picture(reals, int(number), SIDE) for number in numbers]
             display = subject.space.display
-            pictures(images, [display(reals.labels[i].item()) for i in chosen], SIDE)
-            if not chosen.size:
+            pictures(images, [display(reals.labels[i].item()) for i in numbers], SIDE)
+            if not numbers.size:
                 st.info("No real image of the budget has this label.")
     with right:
         st.subheader("Generated and kept")
@@ -89,42 +89,46 @@ def _strip(subject: Subject, reals: Reals | None) -> None:
 
 
 def _blind(subject: Subject, reals: Reals) -> None:
-    """Two images of one label: a person says which one is generated."""
+    """Draws two images of one label, and asks which one is generated."""
     held = st.session_state
     if "blind" not in held or st.button("Start again"):
         held["blind"] = (blind_pairs(subject, reals, PAIRS, secrets.randbits(32)), [])
-    pairs, said = held["blind"]
-    score = blind_score(pairs, said)
-    if len(said) < len(pairs):
-        pair = pairs[len(said)]
+    pairs, answers = held["blind"]
+    score = blind_score(pairs, answers)
+    if len(answers) < len(pairs):
+        pair = pairs[len(answers)]
         label = subject.space.display(subject.original_label[pair.row].item())
-        st.subheader(f"Which one is generated? ({len(said) + 1} of {len(pairs)})")
+        st.subheader(f"Which one is generated? ({len(answers) + 1} of {len(pairs)})")
         st.text(f"Label {label}")
         real = real_picture(reals, pair.real, 240)
         made = thumbnails(subject, [pair.row], 240)[0]
         pictures([made, real] if pair.generated_first else [real, made], ["first", "second"], 240)
         with st.container(horizontal=True):
             st.button(
-                "The first", key="blind.first", shortcut="1", on_click=said.append, args=[True]
+                "The first", key="blind.first", shortcut="1", on_click=answers.append, args=[True]
             )
             st.button(
-                "The second", key="blind.second", shortcut="2", on_click=said.append, args=[False]
+                "The second",
+                key="blind.second",
+                shortcut="2",
+                on_click=answers.append,
+                args=[False],
             )
     if score is None:
         st.caption("Half right is guessing: then nobody can tell them apart.")
         return
-    st.metric("Right so far" if len(said) < len(pairs) else "Your score", share(score.share))
+    st.metric("Right so far" if len(answers) < len(pairs) else "Your score", share(score.share))
     st.caption(
         f"{score.right} of {score.of} right, 95 % interval {share(score.low)} to "
         f"{share(score.high)}; 50 % is guessing"
     )
-    if len(said) == len(pairs):
-        _solution(subject, reals, pairs, said)
+    if len(answers) == len(pairs):
+        _solution(subject, pairs, answers)
 
 
-def _solution(subject: Subject, reals: Reals, pairs: list[BlindPair], said: list[bool]) -> None:
-    """Every generated image of the test, and whether it was found."""
-    found = [pair.generated_first == answer for pair, answer in zip(pairs, said, strict=True)]
+def _solution(subject: Subject, pairs: list[BlindPair], answers: list[bool]) -> None:
+    """Draws every generated image of the test, and whether it was picked out."""
+    right = [pair.generated_first == answer for pair, answer in zip(pairs, answers, strict=True)]
     st.subheader("The generated ones")
     images = thumbnails(subject, [pair.row for pair in pairs], SIDE)
-    pictures(images, ["found" if right else "took me in" for right in found], SIDE)
+    pictures(images, ["picked out" if one else "took me in" for one in right], SIDE)

@@ -1,6 +1,6 @@
-// A grid of thumbnails in which samples are chosen and judged; every text is set as text.
+// A grid of thumbnails in which samples are selected and judged; every text is set as text.
 const KEYS = { a: "accept", x: "reject", f: "flag", d: "clear" };
-const kept = new WeakMap(); // place on the page → what is chosen there
+const kept = new WeakMap(); // place on the page → what is selected there
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -12,11 +12,11 @@ function element(tag, attributes = {}, ...children) {
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
-  const memory = kept.get(parentElement) ?? { chosen: new Set(), at: 0, from: 0, page: "" };
+  const memory = kept.get(parentElement) ?? { selected: new Set(), at: 0, from: 0, page: "" };
   kept.set(parentElement, memory);
   const page = data.cells.map((cell) => cell.row).join();
   if (page !== memory.page) {
-    memory.chosen.clear();
+    memory.selected.clear();
     memory.from = 0;
     memory.page = page;
   }
@@ -67,14 +67,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
   grid.style.setProperty("--side", `${data.side}px`);
 
   function rows() {
-    return data.cells.filter((cell) => memory.chosen.has(cell.row)).map((cell) => cell.row);
+    return data.cells.filter((cell) => memory.selected.has(cell.row)).map((cell) => cell.row);
   }
   function show() {
     cells.forEach((made, index) => {
-      made.setAttribute("aria-selected", memory.chosen.has(data.cells[index].row));
+      made.setAttribute("aria-selected", memory.selected.has(data.cells[index].row));
       made.tabIndex = index === memory.at ? 0 : -1;
     });
-    const number = memory.chosen.size.toLocaleString("en");
+    const number = memory.selected.size.toLocaleString("en");
     count.textContent = all.checked ? `${data.matching.toLocaleString("en")} selected`
       : `${number} selected`;
   }
@@ -84,14 +84,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   function toggle(index) {
     const row = data.cells[index].row;
-    if (!memory.chosen.delete(row)) memory.chosen.add(row);
+    if (!memory.selected.delete(row)) memory.selected.add(row);
     memory.from = index;
     all.checked = false;
     show();
   }
   function extend(index) {
     const [low, high] = [Math.min(memory.from, index), Math.max(memory.from, index)];
-    for (let i = low; i <= high; i++) memory.chosen.add(data.cells[i].row);
+    for (let i = low; i <= high; i++) memory.selected.add(data.cells[i].row);
     show();
   }
   function send(what, more = {}) {
@@ -110,7 +110,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const value = verdict === "relabel" ? Number(label.value) : null;
     if (verdict === "relabel" && label.value === "") return label.focus();
     send(verdict, { rows: on, label: value, comment: comment.value });
-    memory.chosen.clear();
+    memory.selected.clear();
     memory.refocus = true;
   }
   function press(text, title, action) {
@@ -132,11 +132,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
     press("Undo", "key U", () => send("undo")),
     element("span", { class: "group" },
       press("Select page", "Ctrl+A", () => {
-        data.cells.forEach((cell) => memory.chosen.add(cell.row));
+        data.cells.forEach((cell) => memory.selected.add(cell.row));
         show();
       }),
       press("Select none", "Esc", () => {
-        memory.chosen.clear();
+        memory.selected.clear();
         all.checked = false;
         show();
       }),
@@ -159,10 +159,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
     } else if (key === " ") toggle(memory.at);
     else if (key === "Enter") open(memory.at);
     else if (key === "Escape") {
-      memory.chosen.clear();
+      memory.selected.clear();
       show();
     } else if (key === "a" && (event.ctrlKey || event.metaKey)) {
-      data.cells.forEach((cell) => memory.chosen.add(cell.row));
+      data.cells.forEach((cell) => memory.selected.add(cell.row));
       show();
     } else if (event.ctrlKey || event.metaKey || event.altKey) return;
     else if (key in KEYS) say(KEYS[key]);

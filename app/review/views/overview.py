@@ -14,19 +14,19 @@ from cgankd.shardset.pool.run_folder import RunFolder
 
 
 def draw() -> None:
-    """Draws all of it."""
+    """Draws counts, drops, metrics and where the samples come from."""
     state = opened()
     subject, counts = state.subject, counted(state.subject)
     for note in subject.notes:
         st.info(plain(note))
     for problem in subject.ratio_problems:
         st.warning(plain(f"Density ratio refused: {problem}"))
-    said = state.counts()
+    verdicts = state.counts()
     with st.container(horizontal=True):
         st.metric("Samples", f"{len(subject):,}")
         st.metric("Kept", f"{int(subject.kept.sum()):,}")
         st.metric("Dropped", f"{int((~subject.kept).sum()):,}")
-        st.metric("With a verdict", f"{sum(said.values()):,}")
+        st.metric("With a verdict", f"{sum(verdicts.values()):,}")
         if version := _version(subject):
             st.metric("Version", version)
     st.subheader("Kept and dropped, by label")
@@ -63,8 +63,8 @@ def lineage(subject: Subject) -> list[tuple[str, str]]:
     if isinstance(weights, Mapping):
         rows += [(f"{name}'s weights", str(sha256)) for name, sha256 in weights.items() if sha256]
     if subject.policy is not None:
-        chosen = subject.policy.model_dump(mode="json")
-        rows.append(("policy", ", ".join(f"{name} {value}" for name, value in chosen.items())))
+        fields = subject.policy.model_dump(mode="json")
+        rows.append(("policy", ", ".join(f"{name} {value}" for name, value in fields.items())))
     return rows
 
 
@@ -73,8 +73,8 @@ def _version(subject: Subject) -> str | None:
         return str(subject.facts["version"])
     from cgankd.shardset.release.versions import released_versions
 
-    found = released_versions(subject.path / "release")
-    return found[-1] if found else None
+    versions = released_versions(subject.path / "release")
+    return versions[-1] if versions else None
 
 
 def _metrics(subject: Subject) -> None:
@@ -84,17 +84,17 @@ def _metrics(subject: Subject) -> None:
     )
     if subject.kind == "run":
         facts_table(_validation(RunFolder(subject.path)))
-    found = check_facts(subject)
-    if found is None:
+    check = check_facts(subject)
+    if check is None:
         st.info("Not checked yet: `cgankd check` measures this selection, each label by itself.")
         return
-    for failure in found["failures"]:
+    for failure in check["failures"]:
         st.warning(plain(failure))
-    if subject.kind == "run" and not found["current"]:
+    if subject.kind == "run" and not check["current"]:
         st.info("The check is of an older selection; run `cgankd check` again.")
-    if found["labels"]:
+    if check["labels"]:
         st.caption("The worst labels first")
-        labels = pd.DataFrame(found["labels"])
+        labels = pd.DataFrame(check["labels"])
         front = ["label", *(name for name in labels if name != "label")]
         st.dataframe(labels[front], hide_index=True, alt="Metrics of each label, worst first")
     rows = [
@@ -104,14 +104,14 @@ def _metrics(subject: Subject) -> None:
             "interval": " to ".join(f"{v:.4g}" for v in row["interval"] or ()),
             "judged by": str(row.get("judge", row)["net"]),
         }
-        for row in found["metrics"]
+        for row in check["metrics"]
         if row.get("kind", "all") == "all"
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Metrics of the whole selection")
 
 
 def _validation(run: RunFolder) -> list[tuple[str, str]]:
-    """What the stages measured on validation images."""
+    """The teacher's metrics on validation images, as rows of a table."""
     rows = []
     if (run.teacher / "stage.json").is_file():
         measured = run.stage_facts("teacher").get("validation") or {}
@@ -122,19 +122,17 @@ def _validation(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def check_facts(subject: Subject) -> dict[str, Any] | None:
-    """What `cgankd check` found: `failures`, `labels`, `metrics`, and whether it is `current`."""
+    """The last check, if any: `failures`, `labels`, `metrics`, and whether it is `current`."""
     from cgankd.shardset.files import sha256_file
 
     if subject.kind == "release":
-        found = subject.facts.get("check")
-        if not found:
-            return None
-        return {"labels": [], **found, "current": True}
+        check = subject.facts.get("check")
+        return {"labels": [], **check, "current": True} if check else None
     run = RunFolder(subject.path)
     if not (run.check / "check.json").is_file():
         return None
-    found = read_json(run.check / "check.json")
-    path = run.selections / f"{found['selection']}.parquet"
-    same = found["selection"] == subject.selection and path.is_file()
-    current = same and sha256_file(path) == found.get("selection_sha256")
-    return {**found, "current": current}
+    check = read_json(run.check / "check.json")
+    path = run.selections / f"{check['selection']}.parquet"
+    same = check["selection"] == subject.selection and path.is_file()
+    current = same and sha256_file(path) == check.get("selection_sha256")
+    return {**check, "current": current}

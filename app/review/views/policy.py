@@ -9,13 +9,13 @@ import streamlit as st
 from pydantic import ValidationError
 
 from cgankd.app.review.data import Subject
-from cgankd.app.review.filters import Counts, counted
+from cgankd.app.review.filters import counted
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Preview, preview, run_selection, save_recipe
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.shared import COLOURS, opened, pictures, plain, started
+from cgankd.app.review.views.shared import counts_beside, opened, pictures, plain, share, started
 from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import REASONS
+from cgankd.curation.policies.selection import REASONS, Selection
 from cgankd.shardset.errors import BadInput
 
 SUBSAMPLES = ("none", "rejection", "budget")
@@ -29,23 +29,23 @@ NEIGHBOURS = (
 
 
 def draw() -> None:
-    """Draws sliders left, and what they would do right."""
+    """Draws the policy's controls left, and what it would do right."""
     state = opened()
     left, right = st.columns([1, 2], gap="large")
     with left:
-        chosen = _controls(state.subject)
+        policy = _controls(state.subject)
         heed = st.checkbox("Heed verdicts", key=started("policy.heed", True))
-    if chosen is None:
+    if policy is None:
         return
-    found = preview(state.subject, chosen, state.reviews() if heed else None)
-    st.session_state["previewed"] = (chosen, found.selection.reason, found.selection.label)
+    effect = preview(state.subject, policy, state.reviews() if heed else None)
+    st.session_state["previewed"] = (policy, effect.selection.reason, effect.selection.label)
     with right:
-        _effect(state, found)
-    _keep(state.subject, chosen)
+        _effect(state, effect)
+    _keep(state.subject, policy)
 
 
 def _controls(subject: Subject) -> Policy | None:
-    """The policy that the controls say; None where it is impossible, which is told."""
+    """The policy that the controls say; None where it is impossible, with an error drawn."""
     start = subject.policy or Policy()
     entries: dict[str, Any] = start.model_dump()
     entries["subsample"] = _one_of("Subsample by density ratio", SUBSAMPLES, start.subsample)
@@ -117,77 +117,60 @@ def _threshold(
     )
 
 
-def _effect(state: ReviewState, found: Preview) -> None:
+def _effect(state: ReviewState, effect: Preview) -> None:
+    """Draws what a policy would change."""
     subject = state.subject
-    before, after = counted(subject), found.counts
-    for note in found.notes:
+    before, after = counted(subject), effect.counts
+    for note in effect.notes:
         st.warning(plain(note))
     kept = int(after.kept.sum())
     with st.container(horizontal=True):
         st.metric("Kept", f"{kept:,}", f"{kept - int(before.kept.sum()):+,}")
-        changes = found.why.to_pylist()
+        changes = effect.why.to_pylist()
         for change in ("came", "went", "relabelled"):
             number = sum(row["count"] for row in changes if row["change"] == change)
             st.metric(change.capitalize(), f"{number:,}")
-    metrics = _cheap_metrics(subject, found)
-    st.dataframe(metrics, alt="Cheap metrics before and with this policy")
-    st.bar_chart(
-        _per_label(before, after),
-        height=260,
-        stack=False,
-        x_label="label",
-        color=list(COLOURS[:2]),
-        sort=False,
-    )
-    reasons = {name: int(column.sum()) for name, column in after.dropped.items()}
-    was = {name: int(column.sum()) for name, column in before.dropped.items()}
-    st.dataframe(
-        pd.DataFrame({"now": was, "with this policy": reasons}).fillna(0).astype(int),
-        alt="Dropped samples by reason, now and with this policy",
-    )
-    for name, missing in found.shortfall.items():
+    masks = {"now": subject.kept, "with this policy": effect.selection.reason < 0}
+    means = pd.DataFrame({name: _means(subject, mask) for name, mask in masks.items()})
+    st.dataframe(means, alt="Cheap metrics before and with this policy")
+    counts_beside(("now", "with this policy"), (before, after))
+    for name, missing in effect.shortfall.items():
         st.warning(plain(f"{name} is {missing:,} short of its quota"))
-    for title, rows in (
-        ("Would come", found.came), ("Would go", found.went), ("Other label", found.relabelled),
-    ):  # fmt: skip
+    examples = {
+        "Would come": effect.came, "Would go": effect.went, "Other label": effect.relabelled,
+    }  # fmt: skip
+    for title, rows in examples.items():
         if rows.size:
             st.subheader(title)
-            pictures(thumbnails(subject, rows, 72), [_told(subject, found, r) for r in rows], 72)
+            captions = [_decision(subject, effect.selection, row) for row in rows]
+            pictures(thumbnails(subject, rows, 72), captions, 72)
 
 
-def _told(subject: Subject, found: Preview, row: int) -> str:
-    label = subject.space.display(found.selection.label[row].item())
-    reason = int(found.selection.reason[row])
+def _decision(subject: Subject, selection: Selection, row: int) -> str:
+    """A row's label, and the reason if it is dropped."""
+    label = subject.space.display(selection.label[row].item())
+    reason = int(selection.reason[row])
     return label if reason < 0 else f"{label} −{REASONS[reason]}"
 
 
-def _per_label(before: Counts, after: Counts) -> pd.DataFrame:
-    index = pd.Index(before.names, name="label")
-    return pd.DataFrame({"now": before.kept, "with this policy": after.kept}, index=index)
-
-
-def _cheap_metrics(subject: Subject, found: Preview) -> pd.DataFrame:
-    """Means of what is kept, that cost nothing but the score table."""
-    rows = {}
+def _means(subject: Subject, kept: np.ndarray) -> dict[str, str]:
+    """Means over what is kept, bool `[n]`, that cost nothing but the score table."""
     agreeing = ~subject.teacher_disagrees & subject.scored
-    for name, kept in (("now", subject.kept), ("with this policy", found.selection.reason < 0)):
-        there = max(int(kept.sum()), 1)
-        rows[name] = {
-            "kept share": f"{100 * kept.mean():.1f} %",
-            "teacher agrees": f"{100 * agreeing[kept].sum() / there:.1f} %",
-            "mean teacher error": f"{_mean(subject.scores['teacher_error'][kept]):.4g}",
-            "mean density ratio": f"{_mean(subject.scores['density_ratio'][kept]):.4g}",
-        }
-    return pd.DataFrame(rows)
+    means = {
+        "kept share": share(kept.mean()),
+        "teacher agrees": share(agreeing[kept].sum() / max(int(kept.sum()), 1)),
+    }
+    for title, score in (
+        ("mean teacher error", "teacher_error"), ("mean density ratio", "density_ratio"),
+    ):  # fmt: skip
+        values = subject.scores[score][kept]
+        known = values[np.isfinite(values)]
+        means[title] = f"{float(known.mean()) if known.size else float('nan'):.4g}"
+    return means
 
 
-def _mean(values: np.ndarray) -> float:
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if there.size else float("nan")
-
-
-def _keep(subject: Subject, chosen: Policy) -> None:
-    """A recipe file, or a selection of the run."""
+def _keep(subject: Subject, policy: Policy) -> None:
+    """Draws two ways to keep a policy: in a recipe file, or as a selection of the run."""
     st.divider()
     left, right = st.columns(2, gap="large")
     with left, st.form("recipe"):
@@ -197,7 +180,7 @@ def _keep(subject: Subject, chosen: Policy) -> None:
         if st.form_submit_button("Save recipe"):
             if Path(name).name != name or not name.endswith(".yaml"):
                 raise BadInput(f"{name!r}: give a file name that ends in .yaml, without a folder")
-            st.success(plain(f"Saved {save_recipe(subject, chosen, Path.cwd() / name)}"))
+            st.success(plain(f"Saved {save_recipe(subject, policy, Path.cwd() / name)}"))
     with right, st.form("selection"):
         st.subheader("Run the selection")
         if subject.kind == "release":
@@ -205,5 +188,5 @@ def _keep(subject: Subject, chosen: Policy) -> None:
         name = st.text_input("Selection's name", subject.selection or "cgan-kd")
         replace = st.checkbox("Replace a selection of this name")
         if st.form_submit_button("Run selection", disabled=subject.kind == "release"):
-            facts = run_selection(subject, chosen, name, replace)
+            facts = run_selection(subject, policy, name, replace)
             st.success(plain(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}"))

@@ -76,22 +76,22 @@ def _content(state: ReviewState) -> bool:
 
 
 def _gates(subject: Subject) -> None:
-    found = check_facts(subject)
-    if found is None:
+    check = check_facts(subject)
+    if check is None:
         st.info("Not checked yet. Run `cgankd check`; publishing asks for it.")
         return
-    if not found["current"]:
+    if not check["current"]:
         st.warning("The check is of an older selection. Run `cgankd check` again.")
         return
-    for failure in found["failures"]:
+    for failure in check["failures"]:
         st.error(plain(failure))
-    if not found["failures"]:
+    if not check["failures"]:
         st.success("Every threshold of the recipe's check is met.")
-    limits = found["limits"]
+    limits = check["limits"]
     facts_table(
         [
             (name, f"{value:.4g}, limit {_limit(limits.get(name))}")
-            for name, value in (found.get("overall") or found.get("shares") or {}).items()
+            for name, value in (check.get("overall") or check.get("shares") or {}).items()
             if value is not None
         ]
     )
@@ -124,7 +124,7 @@ def _build(subject: Subject, current: bool) -> None:
 
 
 def _publish(subject: Subject, folders: list[Path]) -> None:
-    """Publishing, which asks twice and uses the login that the Hub's own client has."""
+    """Draws publishing, which asks twice and uses the login of the Hub's client."""
     if not folders:
         st.info("There is no version to publish yet.")
         return
@@ -146,19 +146,19 @@ def _publish(subject: Subject, folders: list[Path]) -> None:
 
 
 def _publish_with(folder: Path, target: str, private: bool, allow: bool, *, dry_run: bool) -> None:
-    console, told = _console()
+    console, lines = _console()
     with st.spinner("Asking the Hub…"):
         commands.publish(
             folder, target, console=console, private=private, dry_run=dry_run,
             allow_failures=allow,
         )  # fmt: skip
-    st.code(told.getvalue(), language=None, wrap_lines=True)
+    st.code(lines.getvalue(), language=None, wrap_lines=True)
 
 
 def _console() -> tuple[Console, io.StringIO]:
-    """A console whose lines can be shown on the page."""
-    told = io.StringIO()
-    return Console(rich=RichConsole(file=told, width=100, highlight=False)), told
+    """A console, and the text of its lines to show on the page."""
+    lines = io.StringIO()
+    return Console(rich=RichConsole(file=lines, width=100, highlight=False)), lines
 
 
 def _done(message: str) -> None:

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from cgankd.app.review.data import Subject
+from cgankd.app.review.filters import Counts
 from cgankd.app.review.images import Picture
 from cgankd.app.review.opening import open_subject, with_selection
 from cgankd.app.review.reals import Reals, reals_or_reason
@@ -192,6 +194,29 @@ def pictures(shown: Sequence[Picture], captions: Sequence[str], side: int = 96) 
             "</figure>"
         )
     st.html(f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(figures)}</div>')
+
+
+def counts_beside(names: tuple[str, str], counts: tuple[Counts, Counts]) -> None:
+    """Draws what two selections keep of each label, and what they drop by reason."""
+    first, second = counts
+    labels = pd.Index(first.names, name="label")
+    st.bar_chart(
+        pd.DataFrame(dict(zip(names, (first.kept, second.kept), strict=True)), index=labels),
+        height=260,
+        stack=False,
+        x_label="label",
+        y_label="kept",
+        color=list(COLOURS[:2]),
+        sort=False,
+    )
+    dropped = {
+        name: {reason: int(column.sum()) for reason, column in part.dropped.items()}
+        for name, part in zip(names, counts, strict=True)
+    }
+    table = pd.DataFrame(dropped).fillna(0).astype(int)
+    if len(table):
+        st.subheader("Dropped by")
+        st.dataframe(table, alt=f"Dropped samples by reason, {names[0]} and {names[1]}")
 
 
 def share(value: float) -> str:
