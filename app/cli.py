@@ -125,7 +125,12 @@ for _name, _function, _help in (
     ("fit-ratio", "ratio", "Fit the density ratio; exit 1 where its diagnostics fail."),
     ("score", "scores", "Score every pool sample: density ratio and teacher."),
     ("find-neighbours", "neighbours", "Find near-duplicates, nearest real images and outliers."),
-    ("report", "report", "Evaluate on the test split and write report/report.html."),
+    ("train-students", "students", "Train every arm's students; steps and rates by validation."),
+    (
+        "report",
+        "report",
+        "Evaluate the students on the test split; write report/report.html.",
+    ),
 ):
     _stage_command(_name, _function, _help)
 
@@ -135,11 +140,10 @@ def select(
     run: RunArgument,
     name: Annotated[str, typer.Option(help="The selection's name.")] = "cgan-kd",
     set_: SetOption = [],
-    redo: RedoOption = [],
     json: JsonOption = False,
 ) -> None:
     """Decide which samples to keep, from tables alone; every drop has a reason."""
-    _call("select", json, run=run, name=name, overrides=set_, redo=redo)
+    _call("select", json, run=run, name=name, overrides=set_)
 
 
 @app.command("check")

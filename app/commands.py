@@ -84,14 +84,13 @@ def select(
     console: Console,
     name: str = "cgan-kd",
     overrides: Sequence[str] = (),
-    redo: Sequence[str] = (),
 ) -> Result:
     """How many samples a policy keeps and why it drops the others, from the score table alone."""
     from cgankd.app import pipeline
     from cgankd.app.stages.selections import select_one
 
     resolved = pipeline.recipe_of_run(run, None, overrides)
-    with pipeline.opened(run, resolved, console=console, redo=redo) as ctx:
+    with pipeline.opened(run, resolved, console=console) as ctx:
         facts = select_one(ctx, name)
     console.note(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}")
     return facts
@@ -149,6 +148,7 @@ def check(
     from cgankd.app import pipeline
     from cgankd.app.stages.check import check as checked
 
+    pipeline.require_faiss()
     resolved = pipeline.recipe_of_run(run, None, overrides)
     with pipeline.opened(
         run, resolved, console=console, device=device, workers=workers, backend=backend
@@ -174,11 +174,13 @@ def release(
     """
     from cgankd.app import pipeline
     from cgankd.app.stages import release as releasing
-    from cgankd.shardset.release.h5_export import write_fake_h5
+    from cgankd.shardset.release.h5_export import require_h5py, write_fake_h5
 
     for override in overrides:
         if not override.startswith(("card.", "release.")):
             raise BadInput(f"--set {override}: a release takes card.… and release.… alone")
+    if h5:
+        require_h5py()
     resolved = pipeline.recipe_of_run(run, None, overrides)
     with pipeline.opened(run, resolved, console=console) as ctx:
         facts = releasing.build(ctx, version, selection, rejected)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from cgankd.app.console import Console
 from cgankd.app.engine import Backend, map_jobs
@@ -156,9 +156,10 @@ class Context:
             self.run.drop_stage(name)
         return self.run.stage_is_done(stage, fields)
 
-    def finish(self, stage: str, fields: Facts, facts: Facts) -> None:
+    def finish(self, stage: str, fields: Facts, facts: Facts | BaseModel) -> None:
         """Marks a stage as done; the recipe that it followed is now the run's, and its source."""
-        self.run.finish_stage(stage, fields, facts)
+        plain = facts.model_dump(mode="json") if isinstance(facts, BaseModel) else facts
+        self.run.finish_stage(stage, fields, plain)
         if "reals" in self.__dict__:
             self.run.record(source=self.source_facts())
         self.write_recipe()
@@ -188,8 +189,15 @@ class Context:
                 progress(finished, sum(sizes), {})
 
             progress(0, sum(sizes), {})
+            # One job holder a GPU: Ray gives each job one of its own, processes would share one.
+            on_gpu = self.device.type == "cuda"
             return map_jobs(
-                function, jobs, workers=self.workers, backend=self.backend, on_done=on_done
+                function,
+                jobs,
+                workers=1 if on_gpu and self.backend == "processes" else self.workers,
+                backend=self.backend,
+                gpus=1.0 if on_gpu else 0.0,
+                on_done=on_done,
             )
 
 

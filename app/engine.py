@@ -38,9 +38,7 @@ def map_jobs(
     the remaining jobs, and so does Ctrl-C. Jobs must leave whole files or none, because workers
     end at once; a worker that dies by itself is a `CgankdError` (on Ray its job is tried again).
     """
-    if backend not in get_args(Backend):
-        expected = ", ".join(get_args(Backend))
-        raise BadInput(f"backend {backend!r}: expected one of {expected}")
+    require_backend(backend)
     if not jobs:
         return []
     if backend == "serial":
@@ -57,6 +55,20 @@ def map_jobs(
     finally:
         ended.close()  # an error of on_done ends the workers too
     return [results[index] for index in range(len(jobs))]
+
+
+def require_backend(backend: str) -> None:
+    """Raises `BadInput` where a backend is misspelt or its extra is not installed."""
+    if backend not in get_args(Backend):
+        expected = ", ".join(get_args(Backend))
+        raise BadInput(f"backend {backend!r}: expected one of {expected}")
+    if backend == "ray":
+        try:
+            import ray  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise BadInput(
+                "backend 'ray' needs the extra of that name: pip install 'cgankd[ray]'"
+            ) from error
 
 
 def _serial(function: Callable[[Any], Any], jobs: Sequence[Any], threads: int) -> Ended:
@@ -111,13 +123,8 @@ def _end_with_parent(lifeline: Connection) -> None:
 def _ray(
     function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, threads: int, gpus: float
 ) -> Ended:
-    try:
-        import ray
-        from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
-    except ModuleNotFoundError as error:
-        raise BadInput(
-            "backend 'ray' needs the extra of that name: pip install 'cgankd[ray]'"
-        ) from error
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     with _ray_cluster(workers * threads):
         remote = ray.remote(_with_threads).options(num_cpus=threads, num_gpus=gpus, max_retries=3)

@@ -4,27 +4,34 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cgankd.app.advice import advise
 from cgankd.app.console import Console
 from cgankd.app.context import Context, Facts, machine_facts, open_device
-from cgankd.app.engine import Backend
+from cgankd.app.engine import Backend, require_backend
 from cgankd.app.recipe import Recipe, load_recipe
 from cgankd.app.stages import build as stages
 from cgankd.app.stages import release as releasing
 from cgankd.app.stages import report as reporting
-from cgankd.app.stages.neighbours import neighbours_stage
+from cgankd.app.stages.neighbours import needs, neighbours_stage
 from cgankd.app.stages.selections import select_all
-from cgankd.app.stages.students import ArmSearch, write_arrays
+from cgankd.app.stages.students import search_arms, train_students
+from cgankd.curation.neighbours.search import load_faiss
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels
-from cgankd.shardset.pool.run_folder import STAGES, RunFolder
+from cgankd.shardset.pool.run_folder import REDOABLE, RunFolder
 
-VERSION = "v1.0.0"
+NOT_REDONE = {
+    "selections": "a selection is cheap: `cgankd select RUN` replaces it, and so does `run` with "
+    "another policy",
+    "release": "a release is never deleted: `cgankd release RUN` builds the next version; remove "
+    "one that was never published by hand, from RUN/release/VERSION",
+    "check": "`cgankd check RUN` always makes it anew",
+}
 
 
 @contextmanager
@@ -43,8 +50,11 @@ def opened(
     A new folder is made only after the source's images were read and split as the recipe asks.
     """
     for stage in redo:
-        if stage not in STAGES:
-            raise BadInput(f"--redo {stage}: no such stage; the stages are {', '.join(STAGES)}")
+        if stage in NOT_REDONE:
+            raise BadInput(f"--redo {stage}: {NOT_REDONE[stage].replace('RUN', str(folder))}")
+        if stage not in REDOABLE:
+            raise BadInput(f"--redo {stage}: no such stage; the stages are {', '.join(REDOABLE)}")
+    require_backend(backend)
     ctx = Context(
         run=RunFolder(folder),
         recipe=recipe,
@@ -104,6 +114,7 @@ def describe(ctx: Context) -> None:
 
 def run_all(ctx: Context) -> Facts:
     """Every stage in order; what the report says."""
+    _require_use_of_redo(ctx)
     timed = Stopwatch(ctx)
     timed("teacher", stages.train_teacher)
     timed("generator", stages.train_gan)
@@ -113,38 +124,67 @@ def run_all(ctx: Context) -> Facts:
         ctx.console.note(f"density ratio refused: {problem}")
     timed("scores", stages.score)
     timed("selections", select_all)
-    release = timed("release", lambda c: releasing.build(c, VERSION, "cgan-kd", False))
-    search = ArmSearch(ctx, write_arrays(ctx))
-    timed("search", lambda c: search.run())
-    advice = advise(search.validation(), ctx.recipe, ctx.space)
-    for line in advice:
-        ctx.console.note(line)
-    arms = timed("students", lambda c: search.train_all())
-    facts = timed("report", lambda c: reporting.write(c, arms, advice))
+    release = timed("release", lambda c: releasing.build_where_changed(c, "cgan-kd"))
+    train_all_students(ctx)
+    facts = timed("report", reporting.write)
     ctx.console.note(f"release {release['folder']}: {release['accepted']:,} images")
     ctx.console.note(f"report {ctx.run.report / 'report.html'}")
     return facts
 
 
+def train_all_students(ctx: Context) -> Facts:
+    """Facts of every arm's students, after the search for their steps and learning rates."""
+    timed = Stopwatch(ctx)
+    search = timed("search", search_arms)
+    return timed("students", lambda c: train_students(c, search))
+
+
+STAGE_WORK: dict[str, Callable[[Context], Facts]] = {
+    "teacher": stages.train_teacher,
+    "generator": stages.train_gan,
+    "pool": stages.produce,
+    "ratio": stages.fit_density_ratio,
+    "scores": stages.score,
+    "neighbours": neighbours_stage,
+    "report": reporting.write,
+}
+
+
 def run_stage(ctx: Context, name: str) -> Facts:
     """One stage of a run; the stages before it must be done."""
-    if name == "report":
-        search = ArmSearch(ctx, write_arrays(ctx))
-        search.run()
-        advice = advise(search.validation(), ctx.recipe, ctx.space)
-        return reporting.write(ctx, search.train_all(), advice)
-    work: Callable[[Context], Facts] = {
-        "teacher": stages.train_teacher,
-        "generator": stages.train_gan,
-        "pool": stages.produce,
-        "ratio": stages.fit_density_ratio,
-        "scores": stages.score,
-        "neighbours": neighbours_stage,
-    }[name]
-    facts = Stopwatch(ctx)(name, work)
+    redone = ("features", name) if name == "neighbours" else (name,)
+    if other := sorted(ctx.redo - set(redone)):
+        raise BadInput(
+            f"--redo {other[0]}: this command redoes {' and '.join(redone)} alone; give it to the "
+            f"command of {other[0]} or to `cgankd run`"
+        )
+    if name == "students":
+        return train_all_students(ctx)
+    if name == "neighbours":
+        require_faiss()
+    facts = Stopwatch(ctx)(name, STAGE_WORK[name])
     if name == "ratio":
         stages.require_ratio(facts)
     return facts
+
+
+def _require_use_of_redo(ctx: Context) -> None:
+    """Raises `BadInput` where a whole run could not do what is asked, before its first stage."""
+    by_neighbours = needs(ctx.recipe.policy)
+    for stage in sorted(ctx.redo & {"features", "neighbours"}):
+        if not by_neighbours:
+            raise BadInput(
+                f"--redo {stage}: the recipe's policy asks for no neighbours, so `run` finds none; "
+                f"give it to `cgankd find-neighbours {ctx.run.path}`"
+            )
+    if by_neighbours:
+        require_faiss()
+
+
+def require_faiss() -> None:
+    """Raises `BadInput` that names the extra where FAISS is missing; does not import it."""
+    if find_spec("faiss") is None:
+        load_faiss()
 
 
 class Stopwatch:

@@ -43,3 +43,21 @@ class CheckSummary(Record):
     limits: dict[str, float | None] = Field(description="of the recipe; None: not checked")
     failures: tuple[str, ...] = Field(description="a line for each limit that is not met")
     metrics: tuple[SummaryNumber, ...]
+
+
+class TrainedArm(Record):
+    """What an arm's search chose and where its students lie."""
+
+    steps: int
+    lr: float
+    images_seen: int  # those of the student it was fine-tuned from included
+    validation: tuple[float, ...]  # accuracy in percent or mean error of each search seed
+    folders: tuple[str, ...]  # one per seed, below the run folder
+
+
+class StudentsFacts(Record):
+    """The students of every arm, and the selections that they were trained on."""
+
+    arms: dict[str, TrainedArm]
+    selections: dict[str, str]  # sha256 of each selection table that an arm uses
+    advice: tuple[str, ...]  # what validation alone says of the arms

@@ -171,13 +171,11 @@ def run_selection(
         )
     if name in subject.selections and not replace:
         raise BadInput(f"there is a selection {name!r}; give another name, or replace it")
-    redo = ["selections"] if name in subject.selections else []
     return commands.select(
         subject.path,
         console=Console(json=True),
         name=name,
         overrides=overrides_of(policy),
-        redo=redo,
     )
 
 

@@ -54,6 +54,10 @@ def search(ctx: Context) -> Facts:
     }
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
+    if "features" in ctx.redo:  # neighbours are found by features
+        ctx.redo.discard("features")
+        ctx.run.drop_stage("features")
+        ctx.redo.add("neighbours")
     if ctx.is_done("neighbours", fields):
         facts = ctx.run.stage_facts("neighbours")
         if facts["pool_sha256"] == pool["manifest_sha256"] and (ctx.run.path / PAIRS).is_file():

@@ -19,7 +19,7 @@ from cgankd.shardset.release.build import (
 )
 from cgankd.shardset.release.manifest import read_manifest, salted_hashes
 from cgankd.shardset.release.verify import verify_release
-from cgankd.shardset.release.versions import Proposal, understated
+from cgankd.shardset.release.versions import Proposal, released_versions, understated
 from cgankd.shardset.release.wds import SUFFIX, build_wds
 from cgankd.shardset.tables import read_metadata, read_table
 
@@ -37,20 +37,18 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     run = ctx.run
     lineage = lineage_of(ctx, selection)
     given, report = _content(ctx, selection, lineage, include_rejected)
-    fields = {
-        "selection_sha256": run.stage_facts(f"selections/{selection}")["sha256"],
-        "include_rejected": include_rejected,
-        "lineage": {name: value for name, value in lineage.items() if name not in STATED},
-    }
-    fields["lineage"]["recipe"] = {
-        name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
-    }
+    fields = _fields(ctx, selection, lineage, include_rejected)
     if version is None:
         proposal = propose_version(run.release, *given, report=report)
         version = proposal.version
         if not proposal.reason:
             ctx.console.note(f"nothing changed since {version}, so nothing was built")
-            return _plain(release_facts(run.release / version))
+            plain = _plain(release_facts(run.release / version))
+            if not run.stage_is_begun(f"release/{version}"):  # killed before its marker was written
+                ctx.finish(
+                    f"release/{version}", fields, {k: v for k, v in plain.items() if k != "folder"}
+                )
+            return plain
         ctx.console.note(f"{version} is proposed: {proposal.reason}")
     stage = f"release/{version}"
     if _is_done(ctx, stage, fields) or _was_finished(
@@ -73,6 +71,33 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     plain = _plain(built)
     ctx.finish(stage, fields, {k: v for k, v in plain.items() if k != "folder"})
     return plain
+
+
+def build_where_changed(ctx: Context, selection: str) -> Facts:
+    """Facts of the newest release of this run where it is of this very selection, else of the next
+    version, built now. What was measured or stated since does not ask for one.
+    """
+    versions = released_versions(ctx.run.release)
+    if versions:
+        newest = versions[-1]
+        fields = _fields(ctx, selection, lineage_of(ctx, selection), False)
+        either = ({**fields, "include_rejected": rejected} for rejected in (False, True))
+        if any(ctx.run.stage_matches(f"release/{newest}", given) for given in either):
+            return _plain(release_facts(ctx.run.release / newest))
+    return build(ctx, None, selection, False)
+
+
+def _fields(ctx: Context, selection: str, lineage: Facts, include_rejected: bool) -> Facts:
+    """What makes a release another one: what is only stated of it does not."""
+    fields: Facts = {
+        "selection_sha256": ctx.run.stage_facts(f"selections/{selection}")["sha256"],
+        "include_rejected": include_rejected,
+        "lineage": {name: value for name, value in lineage.items() if name not in STATED},
+    }
+    fields["lineage"]["recipe"] = {
+        name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
+    }
+    return fields
 
 
 def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
@@ -107,7 +132,7 @@ def _require_newest_reviews(ctx: Context, selection: str, table: Path) -> None:
     if read_metadata(table).get("reviews") != now.get("reviews"):
         raise StaleStage(
             f"{table} was selected before the newest verdicts in {ctx.run.reviews}; select again: "
-            f"cgankd select {ctx.run.path} --name {selection} --redo selections"
+            f"cgankd select {ctx.run.path} --name {selection}"
         )
 
 
@@ -124,13 +149,16 @@ def tar_copy(ctx: Context, version: str) -> str:
 
 
 def _is_done(ctx: Context, stage: str, fields: Facts) -> bool:
+    folder = ctx.run.path / stage
+    if not folder.is_dir():  # removed by hand
+        return False
     try:
-        return ctx.is_done(stage, fields) and (ctx.run.path / stage).is_dir()
+        return ctx.run.stage_is_done(stage, fields)
     except StaleStage as stale:
         raise BadInput(
             f"{str(stale).partition(';')[0]}; a release never changes: `cgankd release "
-            f"{ctx.run.path}` builds the next version, and --redo release replaces one that was "
-            "never published"
+            f"{ctx.run.path}` builds the next version. If this one was never published, remove "
+            f"{folder} by hand"
         ) from stale
 
 
@@ -147,7 +175,10 @@ def _was_finished(folder: Path, lineage: Facts, include_rejected: bool) -> bool:
         for name, value in lineage.items()
         if name not in (*STATED, "recipe", "space")
     ):
-        raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
+        raise BadInput(
+            f"{folder} exists and a release never changes; choose a higher version, or remove that "
+            "folder by hand if it was never published"
+        )
     return True
 
 

@@ -24,10 +24,11 @@ from cgankd.app.pages.facts import (
 from cgankd.app.pages.judge import along_the_label
 from cgankd.app.pages.report import report_json, write_report
 from cgankd.app.recipe import recipe_yaml
-from cgankd.app.stages.students import TrainedArm
+from cgankd.app.stages.students import trained_students
 from cgankd.nets.networks import load_network
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.records import TrainedArm
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.arms import ARMS
 from cgankd.student.evaluate import measures, outputs_of, predictions
@@ -37,8 +38,15 @@ MOST_CLASSES = 10
 SHOWN_PER_REASON = 50
 
 
-def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -> Facts:
-    """What `report.json` says, after the test split was opened once for all of it."""
+def write(ctx: Context) -> Facts:
+    """What `report.json` says of the trained students, after the test split was opened once for all
+    of it; `BadInput` where none are trained.
+    """
+    students = trained_students(ctx)
+    arms = students.arms
+    if "report" in ctx.redo:
+        ctx.redo.discard("report")
+        ctx.run.drop_stage("report")
     pixels, labels = ctx.data.open_test(ctx.run, by="report")
     metric = metric_of(ctx.space)
 
@@ -49,7 +57,8 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
     with ctx.console.task("test images") as progress:
         for number, (name, arm) in enumerate(arms.items()):
             progress(number, len(arms), {})
-            outputs_by_arm[name] = [outputs(load_network(folder)[0]) for folder in arm.folders]
+            networks = (load_network(ctx.run.path / folder)[0] for folder in arm.folders)
+            outputs_by_arm[name] = [outputs(network) for network in networks]
             measured = [measures(o, labels, ctx.space) for o in outputs_by_arm[name]]
             results[name] = ArmResult(
                 values=tuple(figures[metric.name] for figures in measured),
@@ -89,7 +98,7 @@ def write(ctx: Context, arms: Mapping[str, TrainedArm], advice: Sequence[str]) -
         peak_memory_bytes=peak_memory_bytes(ctx.workers),
         run=ctx.run.facts(),
         recipe=recipe_yaml(ctx.recipe),
-        warnings=tuple(advice),
+        warnings=students.advice,
         labels=_along_the_label(ctx, selection, labels, outputs_by_arm),
     )
     write_report(ctx.run.report, facts)
@@ -144,7 +153,7 @@ def _curves(ctx: Context, arms: Mapping[str, TrainedArm]) -> list[Curve]:
         for name in names:
             curves += _curve(stage, name, rows, name)
     for arm, trained in arms.items():
-        rows = _rows(trained.folders[0] / "metrics.jsonl")
+        rows = _rows(ctx.run.path / trained.folders[0] / "metrics.jsonl")
         metric = metric_of(ctx.space)
         stage = f"students: validation {metric.words}, {metric.unit}"
         curves += _curve(stage, arm, rows, metric.name)

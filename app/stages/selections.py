@@ -16,7 +16,7 @@ from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import Plan, read_plan
 from cgankd.shardset.reviews import Reviews, read_reviews
-from cgankd.shardset.tables import read_numbered, write_table
+from cgankd.shardset.tables import read_numbered, read_table, write_table
 
 TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
 
@@ -82,20 +82,18 @@ def select_all(ctx: Context) -> Facts:
 
 
 def select_one(ctx: Context, name: str) -> Facts:
-    """Counts of one selection by the recipe's policy and what reviewers said; reads score and
-    neighbour tables and the reviews alone.
+    """Counts of one selection by the recipe's policy and what reviewers said, with how many samples
+    `came` and `went` since it was selected before; reads score and neighbour tables and the reviews
+    alone.
     """
     policies = arm_policies(effective_policy(ctx))
     policy = policies.get(name, policies["cgan-kd"])
-    if "selections" in ctx.redo:
-        ctx.redo.discard("selections")
-        ctx.run.drop_stage(f"selections/{name}")  # the others are not what was asked for
     plan = read_plan(ctx.run.pool / "plan.json")
     scores = read_scores(ctx)
     reviews = reviews_for(ctx, name, scores.key)
     selection = decide(ctx, scores, plan, policy, reviews)
-    write_selection(ctx, name, policy, selection, reviews)
-    return selection.counts()
+    change = write_selection(ctx, name, policy, selection, reviews)
+    return {**selection.counts(), **change}
 
 
 def reviews_for(ctx: Context, name: str, keys: np.ndarray) -> Reviews | None:
@@ -153,8 +151,11 @@ def decide(
 
 def write_selection(
     ctx: Context, name: str, policy: Policy, selection: Selection, reviews: Reviews | None = None
-) -> str:
-    """The sha256 of the selection table written under this name."""
+) -> Facts:
+    """How many samples `came` and `went` where a selection of this name was replaced; else nothing.
+
+    Selecting again is cheap, so that another policy replaces the table unasked.
+    """
     path = ctx.run.selections / f"{name}.parquet"
     fields: Facts = {
         "scores": ctx.run.stage_facts("scores")["sha256"],
@@ -166,12 +167,19 @@ def write_selection(
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
     stage = f"selections/{name}"
-    if not (ctx.is_done(stage, fields) and path.is_file()):
-        metadata = {**fields, "fitted": selection.fitted}
-        write_table(path, selection.table(), metadata)
-        facts = {"sha256": sha256_file(path), **selection.counts()}
-        ctx.run.finish_stage(stage, fields, facts)  # another policy does not change the recipe
-    return sha256_file(path)
+    if path.is_file() and ctx.run.stage_matches(stage, fields):
+        return {}
+    before = read_table(path, ("key", "kept")) if path.is_file() else None
+    table = selection.table()
+    write_table(path, table, {**fields, "fitted": selection.fitted})
+    facts = {"sha256": sha256_file(path), **selection.counts()}
+    ctx.run.finish_stage(stage, fields, facts)  # another policy does not change the recipe
+    if before is None:
+        return {}
+    old, new = (part["key"].to_numpy()[part["kept"].to_numpy()] for part in (before, table))
+    came, went = len(np.setdiff1d(new, old)), len(np.setdiff1d(old, new))
+    ctx.console.note(f"{name} was selected again: {came:,} samples came, {went:,} went")
+    return {"came": came, "went": went}
 
 
 def _top_up(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgankd.app.advice import advise
 from cgankd.app.context import Context, Facts, save_array, write_metrics
 from cgankd.app.stages.build import REAL_OUTPUTS
 from cgankd.app.stages.selections import read_logits
@@ -16,11 +17,12 @@ from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import Precision
 from cgankd.nets.networks import load_network, save_network
 from cgankd.nets.training import StudentTraining, train_network
-from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.errors import BadInput, TrainingDiverged
 from cgankd.shardset.files import derive_seed, fingerprint, read_json, write_json
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.records import StudentsFacts, TrainedArm
 from cgankd.shardset.tables import read_table
 from cgankd.shardset.weights import load_weights
 from cgankd.student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
@@ -167,15 +169,45 @@ def write_arrays(ctx: Context) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class TrainedArm:
-    """What an arm's search chose and where its students lie."""
+def search_arms(ctx: Context) -> "ArmSearch":
+    """The arms with their steps and learning rates chosen on the validation images."""
+    if "students" in ctx.redo:
+        ctx.redo.discard("students")
+        ctx.run.drop_stage("students")
+    search = ArmSearch(ctx, write_arrays(ctx))
+    search.run()
+    return search
 
-    steps: int
-    lr: float
-    images_seen: int  # those of the student it was fine-tuned from included
-    validation: tuple[float, ...]  # accuracy in percent or mean error of each search seed
-    folders: tuple[Path, ...]  # one per seed
+
+def train_students(ctx: Context, search: "ArmSearch") -> Facts:
+    """Facts of every arm's students, one per seed, with advice from validation alone."""
+    advice = advise(search.validation(), ctx.recipe, ctx.space)
+    for line in advice:
+        ctx.console.note(line)
+    facts = StudentsFacts(
+        arms=search.train_all(), selections=search.used_selections(), advice=tuple(advice)
+    )
+    ctx.finish("students", {"arms": list(facts.arms), "selections": facts.selections}, facts)
+    return facts.model_dump(mode="json")
+
+
+def trained_students(ctx: Context) -> StudentsFacts:
+    """The students of this run; `BadInput` names `train-students` where they are not trained, or
+    were trained on selections that were replaced since.
+    """
+    run = ctx.run
+    advice = f"train them with: cgankd train-students {run.path}"
+    if not run.stage_is_begun("students"):
+        raise BadInput(f"no students are trained in {run.path} yet; {advice}")
+    facts = run.read_facts("students", StudentsFacts)
+    for name, sha256 in facts.selections.items():
+        if run.stage_facts(f"selections/{name}")["sha256"] != sha256:
+            raise BadInput(f"the students of {run.path} are of an older selection {name}; {advice}")
+    for arm in facts.arms.values():
+        for folder in arm.folders:
+            if not (run.path / folder / "model.safetensors").is_file():
+                raise BadInput(f"{run.path / folder} holds no student; {advice}")
+    return facts
 
 
 class ArmSearch:
@@ -290,6 +322,11 @@ class ArmSearch:
             fields=fields,
         )
 
+    def used_selections(self) -> dict[str, str]:
+        """The sha256 of each selection that an arm of the recipe uses."""
+        used = {ARMS[name].selection for name in self.ctx.recipe.arms}
+        return {name: sha256 for name, sha256 in self.sha256.items() if name in used}
+
     def _train(self, jobs: Iterable[StudentJob], name: str) -> None:
         distinct = {job.folder: job for job in jobs}
         self.ctx.map(train_student_job, list(distinct.values()), name)
@@ -308,7 +345,7 @@ class ArmSearch:
             lr=lr,
             images_seen=images_seen(name, self.recipe.init, self.steps, self.recipe.training.batch),
             validation=tuple(figure[METRICS[self.ctx.recipe.task]] for figure in figures),
-            folders=tuple(job.folder for job in jobs),
+            folders=tuple(str(job.folder.relative_to(self.ctx.run.path)) for job in jobs),
         )
 
 

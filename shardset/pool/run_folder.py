@@ -1,24 +1,31 @@
 """A run folder: where each stage's files lie, who works in it, and which stages are done."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from cgankd.shardset.errors import BadInput, RunBusy, StaleStage
 from cgankd.shardset.files import canonical_json, fingerprint, parse_json, read_json, write_json
 
-STAGES = (
-    "teacher", "generator", "ratio", "pool", "scores", "features", "neighbours",
-    "selections", "release", "students", "report",
+STAGES = (  # in the order in which they run
+    "teacher", "generator", "pool", "ratio", "scores", "features", "neighbours",
+    "selections", "check", "release", "students", "report",
 )  # fmt: skip
+# A selection is cheap and replaced unasked, a check is always made anew, and what was released is
+# never deleted.
+REDOABLE = tuple(stage for stage in STAGES if stage not in ("selections", "check", "release"))
 # Their results are files or folders that must hold nothing else, so the marker lies beside them.
 MARKED_BESIDE = ("selections", "release")
 ABSENT = "absent"
+RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -133,15 +140,27 @@ class RunFolder:
         path = self._marker(stage)
         if not path.is_file():
             return False
-        changed = _first_change(read_json(path)["fields"], _as_json(fields, path))
-        if changed is None:
+        if self.stage_matches(stage, fields):
             return True
+        changed = _first_change(read_json(path)["fields"], _as_json(fields, path))
+        assert changed is not None
         field, old, new = changed
         raise StaleStage(
             f"{stage} in {self.path} was made with {field} = {_short(old)}, "
             f"now it is {_short(new)}; "
             f"change it back or replace the stage with --redo {stage}"
         )
+
+    def stage_matches(self, stage: str, fields: Mapping[str, Any]) -> bool:
+        """Whether `stage` was finished with these very fields; False where it is stale."""
+        path = self._marker(stage)
+        return path.is_file() and (
+            _first_change(read_json(path)["fields"], _as_json(fields, path)) is None
+        )
+
+    def stage_is_begun(self, stage: str) -> bool:
+        """Whether a stage has a marker, of whatever fields."""
+        return self._marker(stage).is_file()
 
     def finish_stage(self, stage: str, fields: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Marks a stage as done with `fields`, keeping `facts` for later stages and the report."""
@@ -154,6 +173,20 @@ class RunFolder:
         if not path.is_file():
             raise BadInput(f"{stage} is not finished in {self.path}; run that stage first")
         return read_json(path)["facts"]
+
+    def read_facts(self, stage: str, record: type[RecordT]) -> RecordT:
+        """The facts of a finished stage as the record that they were written as; `BadInput` if it
+        is not finished or its facts are of another form.
+        """
+        facts = self.stage_facts(stage)
+        try:
+            return record.model_validate_json(json.dumps(facts))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise BadInput(
+                f"{self._marker(stage)} is of another version: {where}: {problem['msg']}"
+            ) from error
 
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """What a stage was finished with; `BadInput` if it is not finished."""

@@ -28,6 +28,14 @@ class FakeH5:
     bytes: int
 
 
+def require_h5py() -> None:
+    """Raises `BadInput` that names the extra where h5py is missing."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise BadInput("HDF5 needs the extra of that name: pip install 'cgankd[hdf5]'") from error
+
+
 def write_fake_h5(release: Path, out: Path) -> FakeH5:
     """Writes `fake_images` (uint8 NCHW, gzip 6) and `fake_labels` (int64 classes, or float64 in
     their unit) of a release's accepted images to `out`, atomically.
@@ -35,10 +43,9 @@ def write_fake_h5(release: Path, out: Path) -> FakeH5:
     The layout is that of `*_fake_images_*.h5`, https://github.com/UBCDingXin/cGAN-KD. Raises
     `ReleaseError` where the release is not what its manifest says, `BadInput` without h5py.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise BadInput("HDF5 needs the extra of that name: pip install 'cgankd[hdf5]'") from error
+    require_h5py()
+    import h5py
+
     if problems := verify_release(release):
         raise ReleaseError(f"{release} is not whole, so it is not exported: {problems[0]}")
     paths = sorted((release / "data" / "accepted").iterdir())

