@@ -19,30 +19,11 @@ from cgankd.curation.policies.selection import KEPT, Scores
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.samples import PoolPlaces, ReleasePlaces
 
 SCORES = (
     "density_ratio", "teacher_error", "teacher_entropy", "nearest_real_similarity", "outlier",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PoolPlaces:
-    """Where the PNG of each sample lies in a pool's tars; a length of 0: it failed."""
-
-    folder: Path
-    shard: np.ndarray  # int32 [n]
-    offset: np.ndarray  # int64 [n]
-    length: np.ndarray  # int64 [n]
-
-
-@dataclass(frozen=True)
-class ReleasePlaces:
-    """Where the image of each sample lies in a release's Parquet; file −1: it was left out."""
-
-    files: tuple[Path, ...]
-    file: np.ndarray  # int32 [n]
-    group: np.ndarray  # int32 [n]
-    row: np.ndarray  # int32 [n]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cgankd.app.review.data import PoolPlaces, ReleasePlaces, Subject
+from cgankd.app.review.data import Subject
 from cgankd.shardset.images import BadImage, decode_png, encode_png
 from cgankd.shardset.pool.shards import tar_name
+from cgankd.shardset.samples import PoolPlaces, ReleasePlaces
 
 GROUPS_IN_MEMORY = 32  # row groups of about 4 MB each
 

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cgankd.app.review.data import SCORES, PoolPlaces, Subject
+from cgankd.app.review.data import SCORES, Subject
 from cgankd.app.review.reals import Reals
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.samples import PoolPlaces
 from cgankd.shardset.tables import table_name
 
 TOP = 5

@@ -218,6 +218,11 @@ class RunFolder:
         return folder / "stage.json"
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's: it holds the recipe, or what the first stage recorded."""
+    return any((path / name).is_file() for name in ("recipe.yaml", "run.json"))
+
+
 def _as_json(fields: Mapping[str, Any], path: Path) -> Any:
     """Fields as they would be read back: tuples as lists, keys as text."""
     return parse_json(canonical_json(fields), path)
