@@ -1,19 +1,39 @@
 """What changed between two releases, or two selections, wherever they lie."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from cgankd.app.compared import SECTIONS, Side, side
 from cgankd.app.console import Console
 from cgankd.curation.difference import changes_per_group, difference, kept_per_group, why
 from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import read_json
 from cgankd.shardset.identity import key_text
+from cgankd.shardset.labels import ClassLabels, LabelSpace
+from cgankd.shardset.release.manifest import REPORT
+from cgankd.shardset.samples import Samples, open_samples
 
 SHOWN = 20  # keys on a console; all are in the JSON
 WIDTH = 40  # characters of a value on a console
+# Compared in another place, or hashes.
+NO_METRICS = ("policy", "scores", "neighbours", "groups", "labels")
+MEASURED = ("fidelity", "check")  # facts of a release that are figures
+SECTIONS = ("space", "columns", "policy", "recipe", "weights", "metrics", "lineage")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side: a row of `DECISIONS` for every key, and by `SECTIONS` what is known beside them."""
+
+    name: str
+    decisions: pa.Table
+    pool_id: str
+    space: LabelSpace
+    sections: Mapping[str, Mapping[str, Any]]
 
 
 def changed(
@@ -30,7 +50,7 @@ def changed(
             f"{before} was given alone; give a second folder, or a run folder with two selections: "
             "--from NAME --to NAME"
         )
-    old, new = side(before, from_), side(before if after is None else after, to)
+    old, new = _side(before, from_), _side(before if after is None else after, to)
     result: dict[str, Any] = {
         "before": {"name": old.name, "pool_id": old.pool_id},
         "after": {"name": new.name, "pool_id": new.pool_id},
@@ -70,6 +90,74 @@ def field_changes(before: Any, after: Any, field: str = "") -> Iterator[dict[str
     # By text: 1, 1.0 and true are equal in Python but not the same setting.
     elif json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
         yield {"field": field, "before": before, "after": after}
+
+
+def _side(spec: str, selection: str) -> Side:
+    """A release, or the selection of that name in a run; of the Hub no images are fetched."""
+    samples = open_samples(spec, images=False)
+    name = selection if samples.kind == "run" else samples.selections[0]
+    sections = _sections_of_run if samples.kind == "run" else _sections_of_release
+    return Side(
+        name=f"{samples.path} ({name})" if samples.kind == "run" else samples.release.name,
+        decisions=samples.decisions(name),
+        pool_id=samples.pool_id,
+        space=samples.space,
+        sections={"space": _plain(samples.space), **sections(samples, name)},
+    )
+
+
+def _sections_of_run(samples: Samples, selection: str) -> dict[str, Any]:
+    curation = samples.curation(selection)
+    return {"policy": curation["policy"], "metrics": _without(curation, *NO_METRICS)}
+
+
+def _sections_of_release(samples: Samples, selection: str) -> dict[str, Any]:
+    facts, report = samples.release.manifest.facts, samples.path / REPORT
+    metrics = {
+        **_without(samples.curation(selection), *NO_METRICS),
+        **{name: facts.get(name) for name in MEASURED},
+        "report": read_json(report) if report.is_file() else None,
+    }
+    if isinstance(check := facts.get("check"), dict):
+        metrics["check"] = {**check, "metrics": _by(check.get("metrics"), "metric", "split")}
+    lineage = _without(facts, "policy", "recipe", "weights", *MEASURED)
+    lineage["stages"] = _by(facts.get("stages"), "step")
+    # Thousands of salted hashes: the set's fingerprint and the split's seed stand for them.
+    lineage["real"] = _without(facts.get("real", {}), "hashes", "salt")
+    schema = pq.read_schema(samples.score_files()[0])
+    return {
+        "columns": {field.name: str(field.type) for field in schema},
+        "policy": facts.get("policy", {}),
+        # The selection's own policy, above, is the one that was followed.
+        "recipe": _without(facts.get("recipe", {}), "policy"),
+        "weights": facts.get("weights", {}),
+        "metrics": metrics,
+        "lineage": lineage,
+    }
+
+
+def _plain(space: LabelSpace) -> dict[str, Any]:
+    """A label space in which each class is a field, so that one other name is one change."""
+    plain = space.model_dump(mode="json")
+    if isinstance(space, ClassLabels):
+        plain["names"] = {str(index): name for index, name in enumerate(space.names)}
+    return plain
+
+
+def _by(rows: Any, *names: str) -> Any:
+    """Rows as a mapping by what names them, so that each is compared with its own."""
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() >= set(names) for row in rows
+    ):
+        return rows
+    return {" ".join(str(row[name]) for name in names): _without(row, *names) for row in rows}
+
+
+def _without(mapping: Any, *names: str) -> dict[str, Any]:
+    """A mapping without some of its entries; empty for what somebody wrote in its place."""
+    if not isinstance(mapping, dict):
+        return {}
+    return {name: value for name, value in mapping.items() if name not in names}
 
 
 def _keys(old: Side, new: Side, console: Console) -> dict[str, Any]:

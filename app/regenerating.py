@@ -11,13 +11,13 @@ import pyarrow as pa
 import torch
 
 from cgankd.app.console import Console
-from cgankd.app.produced import Produced, produced_in
 from cgankd.generator.produce import PIXEL_LIBRARIES, made_again
 from cgankd.shardset.errors import BadInput, CheckpointError, ReleaseError
 from cgankd.shardset.files import write_bytes
 from cgankd.shardset.hub.client import Hub
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.images import encode_pngs, pixel_sha256
+from cgankd.shardset.samples import Production, open_samples
 from cgankd.shardset.weights import CONFIG, WEIGHTS, weights_sha256
 
 SHOWN = 5  # keys in one line
@@ -43,7 +43,7 @@ def regenerate(
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; give a folder for the images")
     asked = key_ranges(keys, keys_file)
-    produced = produced_in(where)
+    produced = open_samples(where, images=False).production()
     wanted = _existing(produced, asked)
     folder = _generator_of(produced, generator)
     device = _device_of(produced)
@@ -109,7 +109,7 @@ def key_ranges(keys: str | None, keys_file: Path | None = None) -> list[range]:
     return ranges
 
 
-def _existing(produced: Produced, asked: Sequence[range]) -> np.ndarray:
+def _existing(produced: Production, asked: Sequence[range]) -> np.ndarray:
     """The keys asked for, ascending and each once; `BadInput` for one that has no image."""
     count = produced.plan.count
     last = max(keys[-1] for keys in asked)
@@ -129,7 +129,7 @@ def _existing(produced: Produced, asked: Sequence[range]) -> np.ndarray:
     return wanted
 
 
-def _generator_of(produced: Produced, given: Path | None) -> Path:
+def _generator_of(produced: Production, given: Path | None) -> Path:
     """The folder of the very weights that made the pool; downloaded where they are on the Hub."""
     folder = given or produced.generator
     if folder is None and produced.generator_repo is None:
@@ -151,7 +151,7 @@ def _generator_of(produced: Produced, given: Path | None) -> Path:
     return folder
 
 
-def _downloaded(produced: Produced) -> Path:
+def _downloaded(produced: Production) -> Path:
     """The weights in the linked model repo, at the tag of the release's own version."""
     repo_id, tag = produced.generator_repo, produced.version
     assert repo_id is not None
@@ -172,13 +172,13 @@ def _downloaded(produced: Produced) -> Path:
     return files[0].parent
 
 
-def _device_of(produced: Produced) -> torch.device:
+def _device_of(produced: Production) -> torch.device:
     """The recorded type of device, where this machine has it."""
     there = produced.device == "cuda" and torch.cuda.is_available()
     return torch.device("cuda" if there else "cpu")
 
 
-def _why(produced: Produced, device: torch.device) -> str:
+def _why(produced: Production, device: torch.device) -> str:
     """What may explain other pixels: the same ones are promised per device and versions alone."""
     here = {"device": device.type, **{name: version(name) for name in PIXEL_LIBRARIES}}
     recorded = {**produced.libraries, "device": produced.device}

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cgankd.app.compared import side
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.check import REMEDIES, failures, render_check
 from cgankd.app.pages.facts import (
@@ -44,7 +43,7 @@ from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.tables import read_metadata
+from cgankd.shardset.samples import open_samples
 
 
 def check(ctx: Context, name: str) -> Facts:
@@ -132,7 +131,8 @@ def kept_of(ctx: Context, name: str, samples: int) -> tuple[Kept, Policy, pa.Tab
 
     `BadInput` for a selection of another pool, or one that keeps nothing.
     """
-    table = side(str(ctx.run.path), name).decisions
+    opened = open_samples(ctx.run.path)
+    table = opened.decisions(name)
     if len(table) != samples:
         raise BadInput(
             f"selection {name} decides on {len(table):,} samples, the pool has {samples:,}; "
@@ -141,8 +141,7 @@ def kept_of(ctx: Context, name: str, samples: int) -> tuple[Kept, Policy, pa.Tab
     is_kept = table["kept"].to_numpy()
     if not is_kept.any():
         raise BadInput(f"selection {name} keeps nothing, so there is nothing to check")
-    stored = read_metadata(ctx.run.selections / f"{name}.parquet")["policy"]
-    policy = Policy.model_validate(stored)
+    policy = Policy.model_validate(opened.curation(name)["policy"])
     return Kept(np.flatnonzero(is_kept), table["label"].to_numpy()[is_kept]), policy, table
 
 

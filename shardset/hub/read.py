@@ -53,6 +53,11 @@ class Opened:
     version: str
     commit: str | None
 
+    @property
+    def name(self) -> str:
+        """`user/name@v1.2.0`, or the version of a folder."""
+        return self.version if self.repo_id is None else f"{self.repo_id}@{self.version}"
+
 
 def opened(
     spec: str,

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from cgankd.app import commands
 from cgankd.app.cli import app
 from cgankd.app.console import Console
-from cgankd.app.produced import produced_in
 from cgankd.app.regenerating import key_ranges
 from cgankd.shardset.errors import BadInput, CheckpointError, CorruptShard, HubError, ReleaseError
 from cgankd.shardset.files import canonical_json, read_json, sha256_file, write_bytes
@@ -25,6 +24,7 @@ from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.pool.shards import read_shard
 from cgankd.shardset.release.manifest import MANIFEST
+from cgankd.shardset.samples import open_samples
 from cgankd.shardset.tables import read_metadata, read_table, write_table
 from tests.app.small_run import small_release, write_generator, write_small_run
 from tests.hub.server import LoopbackHub
@@ -102,7 +102,7 @@ def test_a_release_and_the_weights_are_enough(run: RunFolder, tmp_path: Path) ->
 
     told = regenerate(moved, keys="34,3,15-20", generator=run.generator, out=tmp_path / "again")
 
-    assert produced_in(str(moved)).plan == read_plan(run.pool / "plan.json")
+    assert open_samples(moved, images=False).production().plan == read_plan(run.pool / "plan.json")
     assert (told["made"], told["equal"]) == (8, 8)
     stored = pixels_of(run)
     made = {path.stem: path for path in (tmp_path / "again").iterdir()}
@@ -296,7 +296,7 @@ def test_a_pool_that_is_not_finished_is_refused(copy: RunFolder) -> None:
     (copy.pool / "stage.json").unlink()
     with pytest.raises(BadInput, match="pool is not finished"):
         regenerate(copy.path, keys="1")
-    with pytest.raises(BadInput, match="does not exist"):
+    with pytest.raises(BadInput, match="is neither a run nor a release folder"):
         regenerate("./nowhere", keys="1")
 
 
