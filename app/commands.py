@@ -313,6 +313,7 @@ def info(path: Path, *, console: Console) -> Result:
 def recipes(*, console: Console, name: str | None = None) -> Result:
     """The presets, or the YAML of one."""
     from cgankd.app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
+    from cgankd.generator import in_words
 
     if name is not None:
         recipe = load_recipe(name)
@@ -326,7 +327,7 @@ def recipes(*, console: Console, name: str | None = None) -> Result:
             [
                 preset,
                 r.source,
-                f"{r.generator.network.network} {r.generator.network.width}",
+                in_words(r.generator.network),
                 r.teacher.weights or f"{r.teacher.training.network} ({r.teacher.data})",
                 r.student.training.network,
             ]

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
 from cgankd.curation.policies.policy import Policy
-from cgankd.generator.config import GeneratorConfig, GeneratorTraining
+from cgankd.generator import GeneratorKind
+from cgankd.generator.config import GeneratorTraining
 from cgankd.nets.training import StudentTraining
 from cgankd.shardset.errors import RecipeError
 from cgankd.shardset.labels import LabelSettings
@@ -60,7 +61,7 @@ class GeneratorRecipe(Record):
     weights: str | None = Field(
         None, description="a G_ema.pth of your own, of the form that `network` describes"
     )
-    network: GeneratorConfig
+    network: GeneratorKind
     training: GeneratorTraining
 
 

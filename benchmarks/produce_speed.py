@@ -16,8 +16,8 @@ import torch
 from cgankd.app.context import resolve_precision
 from cgankd.app.engine import map_jobs
 from cgankd.app.recipe import load_recipe
-from cgankd.generator.produce import ProduceJob, generate, load_generator, produce_shard
-from cgankd.generator.train import build_generator
+from cgankd.generator import build_generator, load_generator
+from cgankd.generator.produce import ProduceJob, generate, produce_shard
 from cgankd.shardset.identity import pool_id
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import PLAN_VERSION, make_plan, read_plan, write_plan
@@ -31,13 +31,13 @@ def bare_passes(job: ProduceJob) -> float:
     """Seconds of one shard's forward passes and nothing else."""
     torch.set_num_threads(1)
     plan = read_plan(job.pool_folder / "plan.json")
-    network, config = load_generator(job.generator_folder, torch.device("cpu"))
+    network = load_generator(job.generator_folder, torch.device("cpu"))
     labels = plan.labels(plan.shards[job.index])
-    z = np.zeros((plan.batch, config["latent_dim"]), np.float32)
+    draws = network.draws(plan.seed, range(plan.batch))
     start = time.perf_counter()
     for first in range(0, len(labels), plan.batch):
         part = labels[first : first + plan.batch]
-        generate(network, z[: len(part)], part, plan, torch.device("cpu"))
+        generate(network, draws[: len(part)], part, plan, torch.device("cpu"))
     return time.perf_counter() - start
 
 

@@ -6,11 +6,12 @@ scattered, so the gradient is the same in every run.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cgankd.generator.config import Augmentation
+Augmentation = Literal["colour", "translation", "cutout"]
 
 UNIFORMS = 7  # per image: brightness, saturation, contrast, and two places each
 

@@ -1,31 +1,34 @@
-"""Who is paired with whom in a step: which real images, and what the two players are told.
+"""What the two players of a training step are given: real images, and a condition for each image.
 
 With classes, images and labels are drawn as they are. With continuous labels the discriminator is
-told a target label and shown a real image and a generated one from the target's vicinity: the
-hard and soft vicinal losses (HVDL, SVDL) of CcGAN (arXiv 2011.07379, eqs. 9 and 10).
+given a target label with a real image and a generated one from the target's vicinity: the hard
+and soft vicinal losses (HVDL, SVDL) of CcGAN (Ding et al. 2021, arXiv 2011.07379, §4, eqs. 9 and
+10). Few images have exactly one continuous label, so those around it count too: within κ (hard),
+or weighted by exp(−κ d²) of their distance d (soft), labels scaled to [0, 1].
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgankd.generator.config import GeneratorTraining
-from cgankd.generator.vicinity import kernel_sigma, reach, vicinity_kappa
+from cgankd.generator.config import GeneratorTraining, Vicinity
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 
 GRID_CLASSES, GRID_VALUES = 16, 9  # rows of the sample grid
+LEAST_WEIGHT = 1e-3  # of the soft vicinity: what weighs less is not drawn
 REDRAWS = 16  # of a target label's noise, where no image lies in the vicinity
 
 
 class Pairs(NamedTuple):
-    """One discriminator step, `[batch]` each; what is told are targets, int64 or float32."""
+    """One discriminator step, `[batch]` each; conditions are the space's targets."""
 
-    images: Tensor  # indices of the real images
-    told_real: Tensor  # to the discriminator, of the real images
-    told_fake: Tensor  # to the discriminator, of the generated images
-    given: Tensor  # to the generator, and to the discriminator while the generator learns
+    images: Tensor  # indices of the real images, int64
+    real_conditions: Tensor  # the discriminator's, of the real images
+    fake_conditions: Tensor  # the discriminator's, of the generated images
+    generator_conditions: Tensor  # the generator's, and both players' in the generator's step
     weight_real: Tensor | float = 1.0  # of each image's share in the loss
     weight_fake: Tensor | float = 1.0
 
@@ -47,10 +50,10 @@ class ClassConditions:
     def draw(self, draws: torch.Generator, steps: int, batch: int) -> list[Pairs]:
         """The pairs of each of `steps` discriminator steps."""
         uniforms = torch.rand((2, steps, batch), generator=draws)
-        images, models = _pick(self.quantiles, uniforms.to(self.labels.device, non_blocking=True))
+        real, fake = _pick(self.quantiles, uniforms.to(self.labels.device, non_blocking=True))
         return [
-            Pairs(image, self.labels[image], self.labels[model], self.labels[model])
-            for image, model in zip(images, models, strict=True)
+            Pairs(images, self.labels[images], self.labels[others], self.labels[others])
+            for images, others in zip(real, fake, strict=True)
         ]
 
 
@@ -91,13 +94,14 @@ class VicinalConditions:
         targets = labels + self.sigma * noise.to(device)
         first, last = self._interval(targets)
         # The first draw with an image in its vicinity: argmax is the first of the largest.
-        chosen = (last > first).int().argmax(0, keepdim=True)
-        targets, first, last = (x.gather(0, chosen)[0] for x in (targets, first, last))
+        draw = (last > first).int().argmax(0, keepdim=True)
+        targets, first, last = (x.gather(0, draw)[0] for x in (targets, first, last))
         places = first + (uniforms[1] * (last - first)).long().clamp_max_(last - first - 1)
+        # The generator's label is uniform on the vicinity's part of [0, 1].
         low, high = (targets - self.reach).clamp_min(0), (targets + self.reach).clamp_max(1)
         given = low + uniforms[2] * (high - low)
-        told = targets.float()
-        columns = [self.order[places], told, told, given.float()]
+        target = targets.float()
+        columns = [self.order[places], target, target, given.float()]
         if self.soft:
             columns += [self._weight(self.scaled[places] - targets), self._weight(given - targets)]
         return [Pairs(*rows) for rows in zip(*columns, strict=True)]
@@ -108,6 +112,7 @@ class VicinalConditions:
         return first, torch.searchsorted(self.scaled, targets + self.reach, right=True)
 
     def _weight(self, distances: Tensor) -> Tensor:
+        """exp(−κ d²) of distances d between labels, float32."""
         return torch.exp(-self.kappa * distances.square()).float()
 
 
@@ -133,3 +138,35 @@ def _sampling_quantiles(labels: np.ndarray, prior: str) -> Tensor:
 def _pick(quantiles: Tensor, uniforms: Tensor) -> Tensor:
     """Indices of images, each with the probability that the prior gives it."""
     return torch.searchsorted(quantiles, uniforms, right=True).clamp_max_(len(quantiles) - 1)
+
+
+def kernel_sigma(scaled: np.ndarray) -> float:
+    """The deviation σ of the noise on a target label; labels float `[n]` in [0, 1].
+
+    >>> round(kernel_sigma(np.array([0.0, 0.5, 1.0])), 4)
+    0.3474
+    """
+    # Silverman's rule of thumb for a kernel density: σ = 1.06 · std · N^(−1/5).
+    return float(1.06 * np.std(scaled) * len(scaled) ** -0.2)
+
+
+def vicinity_kappa(scaled: np.ndarray, kappa: float, kind: Vicinity) -> float:
+    """κ of a vicinity: `kappa` itself where positive; −m is m times the labels' largest gap.
+
+    The gap is that between consecutive unique labels of float `[n]` in [0, 1]; a soft vicinity
+    takes one over its square.
+
+    >>> vicinity_kappa(np.array([0.0, 0.25, 1.0]), -2, "hard")
+    1.5
+    """
+    if kappa > 0:
+        return kappa
+    # Hard: κ = m · max gap. Soft: κ = 1 / (m · max gap)².
+    width = -kappa * float(np.diff(np.unique(scaled)).max())
+    return width if kind == "hard" else width**-2
+
+
+def reach(kappa: float, kind: Vicinity) -> float:
+    """How far from a label its vicinity reaches: κ, or where the weight has fallen to 0.001."""
+    # exp(−κ d²) = w at d = √(−ln w / κ).
+    return kappa if kind == "hard" else math.sqrt(-math.log(LEAST_WEIGHT) / kappa)

@@ -1,32 +1,13 @@
-"""What a recipe says about the generator: its network and its training."""
+"""What a recipe says about a generator's training."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cgankd.generator.vicinity import Vicinity
+from cgankd.generator.augment import Augmentation
+from cgankd.generator.losses import LossName
 
-Network = Literal["biggan-cifar", "biggan-small", "sngan", "sagan"]
-Augmentation = Literal["colour", "translation", "cutout"]
-
-
-class GeneratorConfig(BaseModel):
-    """The generator and its discriminator; image size, channels and classes come with the data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    network: Network = Field(
-        "biggan-small",
-        description="biggan-cifar: BigGAN's CIFAR form, 4·width channels at every resolution; "
-        "biggan-small: width channels at full resolution, doubled at each half, at most 4·width; "
-        "sngan, sagan: CcGAN's bodies, doubled up to 16·width, the latter with self-attention",
-    )
-    width: int = Field(
-        32, ge=8, multiple_of=8, description="base channels; BigGAN's CIFAR form and CcGAN's: 64"
-    )
-    latent_dim: int = Field(
-        64, ge=2, description="length of the latent z; BigGAN's CIFAR form: 128, CcGAN's: 256"
-    )
+Vicinity = Literal["hard", "soft"]
 
 
 class EmbeddingTraining(BaseModel):
@@ -56,7 +37,7 @@ class GeneratorTraining(BaseModel):
     betas: Annotated[tuple[float, float], Field(strict=False)] = Field(
         (0.0, 0.999), description="Adam's two decay rates, for both networks"
     )
-    loss: Literal["hinge", "vanilla"] = Field(
+    loss: LossName = Field(
         "hinge", description="vanilla: binary cross-entropy, non-saturating for the generator"
     )
     augment: Annotated[tuple[Augmentation, ...], Field(strict=False)] = Field(

@@ -4,19 +4,20 @@ Ding et al. 2021 (arXiv 2011.07379, §4.3): x2y learns image → feature → lab
 label → feature such that x2y's last layer, h2y, reads the label back. y2h is what stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgankd.generator.config import EmbeddingTraining
-from cgankd.nets.device import as_images
+from cgankd.nets.device import Progress, as_images
 from cgankd.shardset.errors import TrainingDiverged
 
 EMBEDDING = 128
 NOISE = 0.2  # on the labels that y2h learns, so that it learns those between them too
 BOUND = 0.05  # largest mean reconstruction error, as a part of the range
+READ_EVERY = 20  # steps between readings of the loss: each waits for the device
 
 
 class LabelEmbedding(nn.Sequential):
@@ -55,14 +56,25 @@ class ImageToLabel(nn.Module):
         return F.relu(self.last(features))[:, 0]
 
 
+def silent(done: int, total: int, values: Mapping[str, float]) -> None:
+    """The progress of what nobody watches."""
+
+
 def train_label_embedding(
-    pixels: Tensor, targets: Tensor, config: EmbeddingTraining, seed: int
+    pixels: Tensor,
+    targets: Tensor,
+    config: EmbeddingTraining,
+    seed: int,
+    *,
+    stop_after: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[LabelEmbedding, dict[str, float]]:
     """The trained y2h and two mean absolute errors as parts of the range: of labels there and
     back (`label_reconstruction_error`) and of x2y on its images (`image_label_error`).
 
     pixels uint8 `[n, c, s, s]` and targets float32 `[n]` in [0, 1], on the device to train on.
-    `TrainingDiverged` where labels do not come back to within 0.05.
+    `TrainingDiverged` where labels do not come back to within 0.05. `stop_after` ends the training
+    of either network after that many steps, to time them: the errors are not measured then.
     """
     device = pixels.device
     with torch.random.fork_rng(devices=[]):
@@ -85,9 +97,27 @@ def train_label_embedding(
         labels = (targets[picks()] + noise).clamp_(0, 1)
         return F.mse_loss(net.h2y(embedding(labels)), labels)
 
-    _minimise(image_loss, net, config.image_steps, config.lr)
+    total = config.image_steps + config.label_steps
+
+    def minimise(loss: Callable[[], Tensor], network: nn.Module, steps: int, before: int) -> None:
+        """Adam with a rate that falls to 0 along a cosine."""
+        optimiser = torch.optim.Adam(network.parameters(), config.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in range(steps if stop_after is None else min(steps, stop_after)):
+            optimiser.zero_grad()
+            value = loss()
+            value.backward()
+            optimiser.step()
+            schedule.step()
+            if step % READ_EVERY == 0:
+                values = {"label embedding loss": float(value.detach())}
+            progress(before + step + 1, total, values)
+
+    minimise(image_loss, net, config.image_steps, 0)
     net.eval().requires_grad_(False)
-    _minimise(label_loss, embedding, config.label_steps, config.lr)
+    minimise(label_loss, embedding, config.label_steps, config.image_steps)
+    if stop_after is not None:
+        return embedding, {}
     return embedding, _errors(net, embedding, pixels, targets)
 
 
@@ -110,15 +140,6 @@ def _errors(
     }
 
 
-def _minimise(loss: Callable[[], Tensor], network: nn.Module, steps: int, lr: float) -> None:
-    """Adam with a rate that falls to 0 along a cosine."""
-    optimiser = torch.optim.Adam(network.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
-        schedule.step()
 
 
 def _layer(linear: nn.Module) -> list[nn.Module]:

@@ -46,7 +46,9 @@ class GanLoss(NamedTuple):
     generator: Callable[[Tensor], Tensor]
 
 
-LOSSES: dict[Literal["hinge", "vanilla"], GanLoss] = {
+LossName = Literal["hinge", "vanilla"]
+
+LOSSES: dict[LossName, GanLoss] = {
     "hinge": GanLoss(hinge_real, hinge_fake, hinge_generator),
     "vanilla": GanLoss(vanilla_real, vanilla_fake, vanilla_real),
 }

@@ -3,21 +3,19 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cgankd.generator.biggan import BigGANGenerator, build_generator
+from cgankd.generator import Generator, load_generator
 from cgankd.nets.device import threads
-from cgankd.shardset.errors import BadInput, CheckpointError
-from cgankd.shardset.identity import latents
+from cgankd.shardset.errors import BadInput
 from cgankd.shardset.images import encode_pngs, pixel_sha256, to_pixels
 from cgankd.shardset.pool.plan import Plan, ShardSpec, read_plan
 from cgankd.shardset.pool.shards import PoolShardWriter, is_done, marker_of
-from cgankd.shardset.weights import CONFIG, load_weights
 
 PIXEL_LIBRARIES = ("torch", "numpy")  # whose versions, with the device, a sample's pixels rest on
 
@@ -39,6 +37,10 @@ class _Batch:
 
     first_key: int
     labels: np.ndarray
+
+    @property
+    def keys(self) -> range:
+        return range(self.first_key, self.first_key + len(self.labels))
 
 
 def produce_shard(job: ProduceJob) -> dict[str, Any]:
@@ -62,9 +64,7 @@ def regenerate(
     weights. `BadInput` for a key that the plan does not hold.
     """
     batches = made_again(generator_folder, plan, keys, device)
-    made = {
-        key: image for found, pixels in batches for key, image in zip(found, pixels, strict=True)
-    }
+    made = {key: image for part, pixels in batches for key, image in zip(part, pixels, strict=True)}
     return np.stack([made[key] for key in keys])
 
 
@@ -81,23 +81,23 @@ def made_again(
     for key in (wanted[0], wanted[-1]) if wanted.size else ():
         if not 0 <= key < plan.count:
             raise BadInput(f"key {key} is not in the plan, which holds 0 to {plan.count - 1}")
-    network, _ = load_generator(generator_folder, device)
+    network = load_generator(generator_folder, device)
     for spec in plan.shards:
         if not _within(wanted, spec.first_key, spec.count).size:
             continue
         for batch in _batches(plan, spec):
             here = _within(wanted, batch.first_key, len(batch.labels))
             if here.size:
-                z = latents(plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
+                draws = network.draws(plan.seed, batch.keys)
                 with threads(plan.threads):
-                    pixels = to_pixels(generate(network, z, batch.labels, plan, device))
+                    pixels = to_pixels(generate(network, draws, batch.labels, plan, device))
                 yield here.tolist(), pixels[here - batch.first_key]
 
 
 @torch.inference_mode()
 def generate(
-    network: BigGANGenerator,
-    z: np.ndarray,
+    network: Generator,
+    draws: np.ndarray,
     labels: np.ndarray,
     plan: Plan,
     device: torch.device,
@@ -109,33 +109,15 @@ def generate(
     """
     targets = network.space.targets(labels)
     count = len(targets)
-    padded_z = np.zeros((plan.batch, z.shape[1]), dtype=np.float32)
+    padded_draws = np.zeros((plan.batch, *draws.shape[1:]), dtype=np.float32)
     padded_targets = np.zeros(plan.batch, dtype=targets.dtype)
-    padded_z[:count], padded_targets[:count] = z, targets
+    padded_draws[:count], padded_targets[:count] = draws, targets
     dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
-    images = network(
-        torch.from_numpy(padded_z).to(device, dtype), torch.from_numpy(padded_targets).to(device)
+    images = network.sample(
+        torch.from_numpy(padded_draws).to(device, dtype),
+        torch.from_numpy(padded_targets).to(device),
     )
     return images[:count]
-
-
-def load_generator(folder: Path, device: torch.device) -> tuple[BigGANGenerator, dict[str, Any]]:
-    """The generator of a folder in evaluation mode, and its config."""
-    state, config = load_weights(folder)
-    try:
-        network = build_generator(config)
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: also what pydantic raises
-        raise CheckpointError(
-            f"{folder / CONFIG} does not describe a generator: {' '.join(str(error).split())[:200]}"
-        ) from error
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: the weights do not fit the network of config.json: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
-    return network.to(device).eval(), config
 
 
 def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob) -> None:
@@ -143,19 +125,15 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
     writes the last PNGs; it is one, so that the order is kept.
     """
     device = torch.device(job.device)
-    network, _ = load_generator(job.generator_folder, device)
+    network = load_generator(job.generator_folder, device)
     batches = _batches(plan, spec)
-    draws = [
-        partial(latents, plan.seed, batch.first_key, len(batch.labels), network.latent_dim)
-        for batch in batches
-    ]
     with ThreadPoolExecutor(1) as beside:
-        drawn, added = beside.submit(draws[0]), None
-        for place, batch in enumerate(batches):
-            z = drawn.result()
-            if place + 1 < len(batches):
-                drawn = beside.submit(draws[place + 1])
-            pixels = to_pixels(generate(network, z, batch.labels, plan, device))
+        drawn, added = beside.submit(network.draws, plan.seed, batches[0].keys), None
+        for batch, following in zip_longest(batches, batches[1:]):
+            draws = drawn.result()
+            if following is not None:
+                drawn = beside.submit(network.draws, plan.seed, following.keys)
+            pixels = to_pixels(generate(network, draws, batch.labels, plan, device))
             if added is not None:
                 added.result()  # no more than one batch waits, however slow the disk is
             added = beside.submit(_add, writer, plan, batch, pixels)
@@ -164,9 +142,8 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
 
 
 def _add(writer: PoolShardWriter, plan: Plan, batch: _Batch, pixels: np.ndarray) -> None:
-    labels = batch.labels.tolist()
-    keys = range(batch.first_key, batch.first_key + len(labels))
-    for key, label, image, png in zip(keys, labels, pixels, encode_pngs(pixels), strict=True):
+    rows = zip(batch.keys, batch.labels.tolist(), pixels, encode_pngs(pixels), strict=True)
+    for key, label, image, png in rows:
         # The generator was given the label itself.
         writer.add(key, png, label, label, pixel_sha256(image), plan.seed, plan.pool_id)
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cgankd.generator import GeneratorKind, saved_form
 from cgankd.generator.augment import UNIFORMS, augment
-from cgankd.generator.biggan import build_generator
 from cgankd.generator.checkpoints import Checkpoints
 from cgankd.generator.conditions import conditions
-from cgankd.generator.config import GeneratorConfig, GeneratorTraining
-from cgankd.generator.discriminator import ProjectionDiscriminator
+from cgankd.generator.config import GeneratorTraining
 from cgankd.generator.ema import MovingAverage
-from cgankd.generator.label_embedding import train_label_embedding
+from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
+from cgankd.generator.label_embedding import silent, train_label_embedding
 from cgankd.generator.layers import initialise
 from cgankd.generator.losses import LOSSES
 from cgankd.generator.watch import check_health, spread
@@ -40,14 +40,13 @@ from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.weights import save_weights
 
 GRID_COLUMNS = 8
-FORMAT_VERSION = 1
 
 
 def train_generator(
     pixels: np.ndarray,
     labels: np.ndarray,
     space: LabelSpace,
-    config: GeneratorConfig,
+    kind: GeneratorKind,
     training: GeneratorTraining,
     *,
     folder: Path,
@@ -56,19 +55,46 @@ def train_generator(
     precision: Precision = "float32",
     threads: int | None = None,
     stop_after: int | None = None,
-    progress: Progress = lambda done, total, values: None,
+    embedding_steps: int | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Facts about the averaged generator that now lies in `folder`, trained on real images.
 
     pixels uint8 `[n, c, s, s]`, labels `[n]` as the space has them: int64 classes or float64 in
     their unit. Run again after an interruption, it continues from the last checkpoint;
-    `stop_after` interrupts it after that many steps. `TrainingDiverged` names the step and what
-    to change, `StaleStage` a checkpoint made with other settings.
+    `stop_after` interrupts it after that many steps, and `embedding_steps` cuts the label
+    embedding short, which is good for timing alone. A kind that needs no training is saved as it
+    is, with 0 steps. `TrainingDiverged` names the step and what to change, `StaleStage` a
+    checkpoint made with other settings.
     """
     _check_images(pixels, labels, space)
+    images = ImageSpace(pixels.shape[2], pixels.shape[1], space)
+    form = saved_form(kind, images)
     with torch_threads(threads or torch.get_num_threads()):
-        run = _Training(pixels, labels, space, config, training, folder, seed, device, precision)
-        run.resume()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "generator", "initial"))
+            generator = kind.generator(images)
+            if not isinstance(generator, AdversarialGenerator):
+                return {"steps": 0, "sha256": save_weights(folder, generator, form)}
+            discriminator = generator.discriminator()
+            for network in (generator, discriminator):
+                initialise(network, training.initial)
+        fields = {
+            "network": form,
+            "training": training.model_dump(mode="json"),
+            "seed": seed,
+            "precision": precision,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "pixels": _sha256(pixels),
+            "labels": _sha256(labels),
+        }
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        run = _Training(
+            generator.to(device), discriminator.to(device), training, folder, fields, dtype, device
+        )
+        run.take_images(pixels, labels)
+        run.resume(embedding_steps, progress)
         while run.step < training.iterations:
             if run.step == stop_after:
                 return {"steps": run.step}
@@ -82,74 +108,50 @@ class _Training:
 
     def __init__(
         self,
-        pixels: np.ndarray,
-        labels: np.ndarray,
-        space: LabelSpace,
-        config: GeneratorConfig,
+        generator: AdversarialGenerator,
+        discriminator: Discriminator,
         training: GeneratorTraining,
         folder: Path,
-        seed: int,
+        fields: dict[str, Any],
+        dtype: torch.dtype,
         device: torch.device,
-        precision: Precision,
     ) -> None:
-        self.training, self.folder, self.seed, self.device = training, folder, seed, device
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self.latent_dim = config.latent_dim
-        self.shape = {
-            **config.model_dump(),
-            "image_size": pixels.shape[2],
-            "channels": pixels.shape[1],
-            "space": space.model_dump(mode="json"),
-        }
-        fields = {
-            "network": self.shape,
-            "training": training.model_dump(mode="json"),
-            "seed": seed,
-            "precision": precision,
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "pixels": _sha256(pixels),
-            "labels": _sha256(labels),
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "generator", "initial"))
-            self.generator = build_generator(self.shape)
-            self.discriminator = ProjectionDiscriminator(
-                pixels.shape[2], pixels.shape[1], space, config.width, config.network
-            )
-            for network in (self.generator, self.discriminator):
-                initialise(network, training.initial)
-        self.generator.to(device)
-        self.discriminator.to(device)
-        self.average = MovingAverage(self.generator)
+        self.generator, self.discriminator, self.training = generator, discriminator, training
+        self.folder, self.fields, self.dtype, self.device = folder, fields, dtype, device
+        self.seed: int = fields["seed"]
+        self.average = MovingAverage(generator)
         self.optimisers = {
-            "generator": _adam(self.generator, training.lr_g, training.betas),
-            "discriminator": _adam(self.discriminator, training.lr_d, training.betas),
+            "generator": _adam(generator, training.lr_g, training.betas),
+            "discriminator": _adam(discriminator, training.lr_d, training.betas),
         }
         self.checkpoints = Checkpoints(
             folder / "checkpoints",
             {
-                "generator": self.generator,
+                "generator": generator,
                 "average": self.average.module,
-                "discriminator": self.discriminator,
+                "discriminator": discriminator,
             },
             self.optimisers,
             fields,
         )
-        self.pixels = torch.from_numpy(pixels).to(device)
-        self.targets = torch.from_numpy(space.targets(labels)).to(device)
-        self.conditions = conditions(labels, space, training, device)
         self.loss = LOSSES[training.loss]
         self.draws = torch.Generator()
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=device)
         self.summed = 0
+
+    def take_images(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        """Puts the real images on the device and draws the latents of the sample grids."""
+        space, device = self.generator.space, self.device
+        self.pixels = torch.from_numpy(pixels).to(device)
+        self.targets = torch.from_numpy(space.targets(labels)).to(device)
+        self.conditions = conditions(labels, space, self.training, device)
         shown = self.conditions.shown
         self.grid_targets = shown.repeat_interleave(GRID_COLUMNS)
         self.grid_rows = torch.arange(len(shown), device=device).repeat_interleave(GRID_COLUMNS)
-        self.draws.manual_seed(derive_seed(seed, "generator", "grid"))
-        self.grid_z = self._normal(len(self.grid_targets), self.latent_dim).to(self.dtype)
+        self.draws.manual_seed(derive_seed(self.seed, "generator", "grid"))
+        self.grid_z = self._normal(len(self.grid_targets), self.generator.latent_dim).to(self.dtype)
         groups = torch.from_numpy(space.group_of(labels[:4096])).to(device)
         self.real_spread = spread(self._images(slice(None, 4096)), groups)
 
@@ -172,8 +174,7 @@ class _Training:
 
     def finish(self) -> dict[str, Any]:
         """Writes the averaged generator and says what it is."""
-        config = {"format_version": FORMAT_VERSION, **self.shape}
-        sha256 = save_weights(self.folder, self.average.module, config)
+        sha256 = save_weights(self.folder, self.average.module, self.fields["network"])
         return {
             "steps": self.step,
             "sha256": sha256,
@@ -192,19 +193,19 @@ class _Training:
         """Updates both networks; returns loss_d, loss_g and the mean score of real images."""
         training, batch = self.training, self.training.batch
         self.draws.manual_seed(derive_seed(self.seed, "generator", self.step))
-        z = self._normal(training.d_steps, batch, self.latent_dim).to(self.dtype)
+        z = self._normal(training.d_steps, batch, self.generator.latent_dim).to(self.dtype)
         steps = self.conditions.draw(self.draws, training.d_steps, batch)
         places = self._uniform(2 * training.d_steps + 1, batch, UNIFORMS)
         for index, pairs in enumerate(steps):
             # The last batch of fakes is the one the generator then learns from.
             with torch.set_grad_enabled(index == training.d_steps - 1):
-                fakes = self.generator(z[index], pairs.given)
+                fakes = self.generator(z[index], pairs.generator_conditions)
             images = torch.cat([self._images(pairs.images), fakes.detach()])
             images = augment(
                 images, places[2 * index : 2 * index + 2].flatten(0, 1), training.augment
             )
-            told = self.generator.embedding(torch.cat([pairs.told_real, pairs.told_fake]))
-            scores = self.discriminator(images.to(self.dtype), told)
+            given = torch.cat([pairs.real_conditions, pairs.fake_conditions])
+            scores = self.discriminator(images.to(self.dtype), self.generator.embedding(given))
             loss_real = (self.loss.real(scores[:batch]) * pairs.weight_real).mean()
             loss_fake = (self.loss.fake(scores[batch:]) * pairs.weight_fake).mean()
             loss_d = loss_real + loss_fake
@@ -212,8 +213,8 @@ class _Training:
             self._step("discriminator")
         self.discriminator.requires_grad_(False)
         images = augment(fakes, places[-1], training.augment)
-        told = self.generator.embedding(pairs.given)
-        loss_g = self.loss.generator(self.discriminator(images.to(self.dtype), told)).mean()
+        embedded = self.generator.embedding(pairs.generator_conditions)
+        loss_g = self.loss.generator(self.discriminator(images.to(self.dtype), embedded)).mean()
         loss_g.backward()
         self._step("generator")
         self.discriminator.requires_grad_(True)
@@ -256,13 +257,18 @@ class _Training:
         path = self.folder / "samples" / f"{self.step:07d}.png"
         write_bytes(path, grid_png(samples, GRID_COLUMNS))
 
-    def _embed_labels(self) -> None:
-        """Trains what tells the networks a continuous label; later it is in the checkpoints."""
+    def _embed_labels(self, steps: int | None, progress: Progress) -> None:
+        """Trains the embedding of continuous labels; from then on the checkpoints hold it."""
         if isinstance(self.generator.space, ClassLabels):
             return
         seed = derive_seed(self.seed, "generator", "embedding")
         embedding, errors = train_label_embedding(
-            self.pixels, self.targets, self.training.embedding, seed
+            self.pixels,
+            self.targets,
+            self.training.embedding,
+            seed,
+            stop_after=steps,
+            progress=progress,
         )
         self.generator.embedding.load_state_dict(embedding.state_dict())
         self.average.update(0)
@@ -282,11 +288,11 @@ class _Training:
     def _metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def resume(self) -> None:
+    def resume(self, embedding_steps: int | None, progress: Progress) -> None:
         """Takes up the latest checkpoint, where there is one, and forgets the metrics after it."""
         self.step = self.checkpoints.load()
         if self.step == 0:
-            self._embed_labels()
+            self._embed_labels(embedding_steps, progress)
         if self._metrics.is_file():
             lines = self._metrics.read_text().splitlines()
             # Only the last line can be cut short, and it lies after every checkpoint.

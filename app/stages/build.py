@@ -14,7 +14,8 @@ import numpy as np
 from cgankd.app.context import Context, Facts, save_array, write_metrics
 from cgankd.curation.density_ratio.fit import fit_ratio
 from cgankd.curation.scoring import ScoreJob, score_shard
-from cgankd.generator.foreign import adopt_generator
+from cgankd.generator import adopt_generator
+from cgankd.generator.interface import ImageSpace
 from cgankd.generator.produce import PIXEL_LIBRARIES, ProduceJob, produce_shard
 from cgankd.generator.train import train_generator
 from cgankd.nets.batches import TrainingData
@@ -107,14 +108,8 @@ def train_gan(ctx: Context) -> Facts:
         return ctx.run.stage_facts("generator")
     if own is not None:
         _, channels, size, _ = data.train_pixels.shape
-        sha256 = adopt_generator(
-            own,
-            ctx.run.generator,
-            space=ctx.space,
-            image_size=size,
-            channels=channels,
-            config=recipe.network,
-        )
+        images = ImageSpace(size, channels, ctx.space)
+        sha256 = adopt_generator(own, ctx.run.generator, images, recipe.network)
         facts = {"sha256": sha256, "steps": 0}
         ctx.finish("generator", fields, facts)
         return facts

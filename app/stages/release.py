@@ -8,6 +8,7 @@ import numpy as np
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.facts import read_check
 from cgankd.app.stages.selections import review_facts, reviews_for
+from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, read_json, sha256_file
 from cgankd.shardset.pool.plan import read_plan
@@ -295,7 +296,6 @@ def _stages(ctx: Context, selection: str) -> list[Facts]:
         run.stage_facts(stage)
         for stage in ("teacher", "generator", "pool", "ratio", "scores", f"selections/{selection}")
     )
-    network = ctx.recipe.generator.network
     return [
         {
             "step": "teacher",
@@ -306,7 +306,7 @@ def _stages(ctx: Context, selection: str) -> list[Facts]:
         },
         {
             "step": "generator",
-            "network": f"{network.network} {network.width}",
+            "network": in_words(ctx.recipe.generator.network),
             "images": 0 if ctx.recipe.generator.weights else len(ctx.data.split.train),
             "steps": generator["steps"],
         },

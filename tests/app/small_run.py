@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from cgankd.generator.biggan import build_generator
-from cgankd.generator.config import GeneratorConfig
+from cgankd.generator import BigGAN, build_generator
 from cgankd.generator.produce import ProduceJob, produce_shard
 from cgankd.shardset.files import write_bytes
 from cgankd.shardset.identity import pool_id
@@ -66,7 +65,7 @@ def write_generator(folder: Path, task: Task = "classes", seed: int = 0) -> str:
     """
     space = tiny_space(3) if task == "classes" else tiny_continuous_space()
     shape = {
-        **GeneratorConfig(width=8, latent_dim=LATENT).model_dump(),
+        **BigGAN(width=8, latent_dim=LATENT).model_dump(),
         "image_size": 8,
         "channels": 1,
         "space": space.model_dump(mode="json"),

@@ -12,8 +12,7 @@ from datasets import ClassLabel, load_dataset
 
 from cgankd.app import commands
 from cgankd.app.console import Console
-from cgankd.generator.biggan import build_generator
-from cgankd.generator.config import GeneratorConfig
+from cgankd.generator import BigGAN, build_generator
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import read_json, sha256_file, write_json
 from cgankd.shardset.labels import ClassLabels
@@ -177,7 +176,7 @@ def test_selecting_with_another_rho_reads_the_score_table_alone(finished, tmp_pa
 
 def test_a_published_generator_takes_the_place_of_training(tmp_path):
     """A `G_ema.pth` as ajbrock/BigGAN-PyTorch saves it produces a pool without a training step."""
-    config = GeneratorConfig(network="biggan-cifar", width=8, latent_dim=8)
+    config = BigGAN(kind="biggan-cifar", width=8, latent_dim=8)
     space = ClassLabels(names=tuple("0123456789")).model_dump(mode="json")
     shape = {**config.model_dump(), "image_size": 8, "channels": 1, "space": space}
     torch.save(build_generator(shape).state_dict(), tmp_path / "G_ema.pth")
@@ -185,7 +184,7 @@ def test_a_published_generator_takes_the_place_of_training(tmp_path):
     overrides = [
         *OVERRIDES,
         f"generator.weights={tmp_path / 'G_ema.pth'}",
-        "generator.network.network=biggan-cifar",
+        "generator.network.kind=biggan-cifar",
     ]
     facts = commands.stage(
         "generator", out, console=console, recipe="digits", overrides=overrides, backend="serial"

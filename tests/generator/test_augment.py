@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgankd.generator.augment import UNIFORMS, augment
-from cgankd.generator.config import Augmentation
+from cgankd.generator.augment import UNIFORMS, Augmentation, augment
 
 unit = st.floats(0, 0.999)
 

@@ -6,15 +6,32 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cgankd.generator.biggan import BigGANGenerator, bottom_and_doublings, stage_widths
-from cgankd.generator.config import Network
-from cgankd.generator.foreign import adopt_generator
-from cgankd.generator.produce import load_generator
+from cgankd.generator import (
+    PUBLISHED,
+    CcGAN,
+    ImageSpace,
+    adopt_generator,
+    build_generator,
+    load_generator,
+)
+from cgankd.generator.residual import ResidualGenerator, bottom_and_doublings
 from cgankd.shardset.errors import CheckpointError
+from cgankd.shardset.files import read_json
+from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.testing import tiny_continuous_space, tiny_space
 
 CPU = torch.device("cpu")
 State = dict[str, torch.Tensor]
+
+
+def made(
+    kind: str, size: int, channels: int, space: LabelSpace, latent_dim: int = 4
+) -> ResidualGenerator:
+    """A generator of width 8, as its `config.json` describes it."""
+    shape = {"image_size": size, "channels": channels, "space": space.model_dump()}
+    generator = build_generator({"kind": kind, "width": 8, "latent_dim": latent_dim, **shape})
+    assert isinstance(generator, ResidualGenerator)
+    return generator
 
 
 def published_names() -> set[str]:
@@ -32,7 +49,7 @@ def published_names() -> set[str]:
     return names
 
 
-def randomised(generator: BigGANGenerator) -> BigGANGenerator:
+def randomised(generator: ResidualGenerator) -> ResidualGenerator:
     """The generator with every tensor random, so that none can be left out unnoticed."""
     draws = torch.Generator().manual_seed(0)
     for name, value in generator.state_dict().items():
@@ -95,7 +112,7 @@ def test_the_cifar_form_has_the_published_names_and_number_of_parameters(
     classes: int, parameters: int
 ) -> None:
     """72 keys, and as many parameters as counted on the published code."""
-    generator = BigGANGenerator(32, 3, tiny_space(classes), 64, 128)
+    generator = PUBLISHED.generator(ImageSpace(32, 3, tiny_space(classes)))
 
     assert published_names() == set(generator.state_dict())
     assert parameters == sum(parameter.numel() for parameter in generator.parameters())
@@ -115,9 +132,7 @@ def test_images_are_those_of_the_formulas(
     network: str, image_size: int, channels: int, blocks: int
 ) -> None:
     """The fused layers compute what plain layers on doubled pixels compute."""
-    generator = randomised(
-        BigGANGenerator(image_size, channels, tiny_space(10), 8, 16, network=network)  # type: ignore[arg-type]
-    )
+    generator = randomised(made(network, image_size, channels, tiny_space(10), 16))
     z = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
     labels = torch.tensor([0, 3, 9, 3, 5, 1])
 
@@ -132,16 +147,16 @@ def test_images_are_those_of_the_formulas(
 def test_ccgan_s_bodies_have_the_published_widths() -> None:
     """At 64 pixels and width 64: from 1024 channels at 4 pixels to 64 at 64."""
     assert bottom_and_doublings(64) == (4, 4)
-    assert stage_widths("sngan", 64, 4) == [1024, 512, 256, 128, 64]
-    assert stage_widths("sagan", 64, 4) == [1024, 512, 256, 128, 64]
+    assert CcGAN(kind="sngan", width=64).widths(64) == [1024, 512, 256, 128, 64]
+    assert CcGAN(kind="sagan", width=64).widths(64) == [1024, 512, 256, 128, 64]
 
 
 @pytest.mark.parametrize("network", ["biggan-small", "biggan-cifar", "sngan", "sagan"])
-def test_a_continuous_label_acts_as_a_class_with_the_map_of_its_embedding(network: Network) -> None:
+def test_a_continuous_label_acts_as_a_class_with_the_map_of_its_embedding(network: str) -> None:
     """Three values make the images of a class-conditional twin whose three vectors are theirs."""
     values = torch.tensor([0.0, 0.4, 1.0])
-    generator = randomised(BigGANGenerator(16, 1, tiny_continuous_space(), 8, 4, network))
-    twin = BigGANGenerator(16, 1, tiny_space(3), 8, 4, network).eval()
+    generator = randomised(made(network, 16, 1, tiny_continuous_space()))
+    twin = made(network, 16, 1, tiny_space(3)).eval()
     z = torch.randn(3, 4)
 
     with torch.no_grad():
@@ -158,7 +173,7 @@ def test_a_continuous_label_acts_as_a_class_with_the_map_of_its_embedding(networ
 
 def test_evaluation_moves_no_buffer() -> None:
     """σ comes from one power iteration that is not kept, so the same images come every time."""
-    generator = randomised(BigGANGenerator(8, 1, tiny_space(3), 8, 4))
+    generator = randomised(made("biggan-cifar", 8, 1, tiny_space(3)))
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
@@ -171,7 +186,7 @@ def test_evaluation_moves_no_buffer() -> None:
 
 def test_training_moves_statistics_by_the_published_momentum() -> None:
     """stored_mean ← 0.9 · stored_mean + 0.1 · batch mean, as batch normalisation does."""
-    generator = BigGANGenerator(8, 1, tiny_space(3), 8, 4).train()
+    generator = made("biggan-cifar", 8, 1, tiny_space(3)).train()
     seen: list[torch.Tensor] = []
     norm = generator.output_layer[0]
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
@@ -185,7 +200,7 @@ def test_training_moves_statistics_by_the_published_momentum() -> None:
 def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
     """Sizes that do not halve evenly are cut from the next larger ones; 4 to 8 px at the bottom."""
     bottom, doublings = bottom_and_doublings(image_size)
-    generator = BigGANGenerator(image_size, 3, tiny_space(2), 8, 4, network="biggan-small").eval()
+    generator = made("biggan-small", image_size, 3, tiny_space(2)).eval()
 
     images = generator(torch.randn(2, 4), torch.tensor([0, 1]))
 
@@ -196,7 +211,7 @@ def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
 
 def test_bfloat16_stays_close_to_float32() -> None:
     """The layers compute in z's dtype; the images are float32 either way."""
-    generator = randomised(BigGANGenerator(8, 1, tiny_space(3), 8, 4))
+    generator = randomised(made("biggan-cifar", 8, 1, tiny_space(3)))
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
     with torch.no_grad():
@@ -208,27 +223,31 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 def test_a_published_checkpoint_gives_the_same_images_here(tmp_path: Path) -> None:
     """A `G_ema.pth`, wrapped by data-parallel training, loads by its published names."""
-    source = randomised(BigGANGenerator(32, 3, tiny_space(10), 64, 128))
+    source = randomised(PUBLISHED.generator(ImageSpace(32, 3, tiny_space(10))))
     state = source.state_dict()
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "G_ema.pth")
     z, labels = torch.randn(2, 128), torch.tensor([3, 7])
 
-    adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", space=tiny_space(10))
-    generator, config = load_generator(tmp_path / "generator", CPU)
+    adopt_generator(
+        tmp_path / "G_ema.pth", tmp_path / "generator", ImageSpace(32, 3, tiny_space(10))
+    )
+    generator = load_generator(tmp_path / "generator", CPU)
     with torch.no_grad():
-        images = generator(z, labels)
+        images = generator.sample(z, labels)
 
-    assert config["network"] == "biggan-cifar"
+    assert read_json(tmp_path / "generator" / "config.json")["kind"] == "biggan-cifar"
     torch.testing.assert_close(images, reference(state, z, labels, 3), atol=2e-5, rtol=0)
 
 
 def test_a_checkpoint_of_another_network_is_named_and_not_taken(tmp_path: Path) -> None:
     """A generator for 100 classes does not pass for one of 10; nothing is written."""
     torch.save(
-        BigGANGenerator(32, 3, tiny_space(100), 64, 128).state_dict(), tmp_path / "G_ema.pth"
+        PUBLISHED.generator(ImageSpace(32, 3, tiny_space(100))).state_dict(), tmp_path / "G_ema.pth"
     )
 
     with pytest.raises(CheckpointError, match=r"gain\.weight"):
-        adopt_generator(tmp_path / "G_ema.pth", tmp_path / "generator", space=tiny_space(10))
+        adopt_generator(
+            tmp_path / "G_ema.pth", tmp_path / "generator", ImageSpace(32, 3, tiny_space(10))
+        )
 
     assert not (tmp_path / "generator").exists()

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from cgankd.generator.conditions import Pairs, VicinalConditions
-from cgankd.generator.config import GeneratorTraining
-from cgankd.generator.vicinity import Vicinity
+from cgankd.generator.config import GeneratorTraining, Vicinity
 from cgankd.shardset.labels import ContinuousLabels
 
 SPACE = ContinuousLabels(unit="bar", low=0, high=10)
@@ -27,19 +26,19 @@ def test_everything_shown_lies_in_the_target_s_vicinity(vicinity: Vicinity, kapp
     reach = 0.15 if vicinity == "hard" else (np.log(1000) / 300) ** 0.5
 
     pairs = drawn(vicinity=vicinity, kappa=kappa)
-    targets = pairs.told_real.numpy()
+    targets = pairs.real_conditions.numpy()
 
     assert np.abs(LABELS[pairs.images] / 10 - targets).max() <= reach + 1e-6
-    assert np.abs(pairs.given.numpy() - targets).max() <= reach + 1e-6
-    assert 0 <= pairs.given.min() < 0.02
-    assert 0.98 < pairs.given.max() <= 1
-    assert torch.equal(pairs.told_real, pairs.told_fake)
+    assert np.abs(pairs.generator_conditions.numpy() - targets).max() <= reach + 1e-6
+    assert 0 <= pairs.generator_conditions.min() < 0.02
+    assert 0.98 < pairs.generator_conditions.max() <= 1
+    assert torch.equal(pairs.real_conditions, pairs.fake_conditions)
 
 
 def test_an_image_is_drawn_uniformly_from_the_vicinity() -> None:
     """Of those within κ of 2, by counting: five of the seven images, none of the others."""
     pairs = drawn(sigma=0.0, vicinity="hard", kappa=0.15, prior="keep")
-    near_two = np.isclose(pairs.told_real.numpy(), 0.2)
+    near_two = np.isclose(pairs.real_conditions.numpy(), 0.2)
 
     counts = np.bincount(pairs.images[torch.from_numpy(near_two)], minlength=7)
 
@@ -48,10 +47,10 @@ def test_an_image_is_drawn_uniformly_from_the_vicinity() -> None:
 
 
 def test_the_soft_weights_are_those_of_the_formula() -> None:
-    """exp(−κ d²) of the distance between what is shown and what is told; hard ones are 1."""
+    """exp(−κ d²) of the distance between the label shown and the one given; hard ones are 1."""
     pairs = drawn(vicinity="soft", kappa=300.0)
-    real = np.exp(-300 * (LABELS[pairs.images] / 10 - pairs.told_real.numpy()) ** 2)
-    fake = np.exp(-300 * (pairs.given - pairs.told_fake).numpy() ** 2)
+    real = np.exp(-300 * (LABELS[pairs.images] / 10 - pairs.real_conditions.numpy()) ** 2)
+    fake = np.exp(-300 * (pairs.generator_conditions - pairs.fake_conditions).numpy() ** 2)
 
     np.testing.assert_allclose(pairs.weight_real, real, atol=1e-5)
     np.testing.assert_allclose(pairs.weight_fake, fake, atol=1e-5)
@@ -63,13 +62,13 @@ def test_targets_follow_the_prior(prior: str, share: float) -> None:
     """Without noise: each image's label, or each unique label as often."""
     pairs = drawn(sigma=0.0, vicinity="hard", kappa=0.01, prior=prior)
 
-    assert np.isclose(pairs.told_real, 0.2).mean() == pytest.approx(share, abs=0.03)
+    assert np.isclose(pairs.real_conditions, 0.2).mean() == pytest.approx(share, abs=0.03)
 
 
 def test_noise_has_the_deviation_asked_for() -> None:
     """Around one label in the middle, with a vicinity that holds every image."""
     pairs = drawn(np.array([5.0, 5, 5, 0]), sigma=0.05, vicinity="hard", kappa=2.0)
-    targets = pairs.told_real.numpy()[pairs.told_real.numpy() > 0.25]
+    targets = pairs.real_conditions.numpy()[pairs.real_conditions.numpy() > 0.25]
 
     assert np.std(targets) == pytest.approx(0.05, rel=0.1)
 
@@ -78,6 +77,6 @@ def test_a_target_without_images_around_it_is_drawn_again_and_at_last_its_label(
     """Noise a thousand times the vicinity: nothing is ever empty, and no loop goes on."""
     pairs = drawn(np.array([0.0, 5, 10]), sigma=100.0, vicinity="hard", kappa=1e-3)
 
-    targets = pairs.told_real.numpy() * 10
+    targets = pairs.real_conditions.numpy() * 10
     distances = np.abs(targets[:, None] - [0, 5, 10]).min(1)
     assert distances.max() <= 1e-2 + 1e-6

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
-from cgankd.generator.config import EmbeddingTraining, GeneratorConfig, GeneratorTraining, Network
-from cgankd.generator.produce import ProduceJob, load_generator, produce_shard, regenerate
+from cgankd.generator import BigGAN, GeneratorKind, load_generator
+from cgankd.generator.config import EmbeddingTraining, GeneratorTraining, Vicinity
+from cgankd.generator.produce import ProduceJob, produce_shard, regenerate
 from cgankd.generator.train import train_generator
-from cgankd.generator.vicinity import Vicinity
 from cgankd.shardset.errors import BadInput
-from cgankd.shardset.files import sha256_file
+from cgankd.shardset.files import read_json, sha256_file
 from cgankd.shardset.identity import latents
 from cgankd.shardset.images import decode_png, to_pixels
 from cgankd.shardset.labels import ContinuousLabels
@@ -21,7 +22,7 @@ from cgankd.shardset.pool.shards import read_shard
 
 CPU = torch.device("cpu")
 SPACE = ContinuousLabels(unit="bar", low=-1, high=3, groups=4)
-CONFIG = GeneratorConfig(width=8, latent_dim=4)
+CONFIG = BigGAN(width=8, latent_dim=4)
 TRAINING = GeneratorTraining(
     iterations=12, batch=8, d_steps=2, ema_start=4, log_every=4, grid_every=12, checkpoint_every=4,
     embedding=EmbeddingTraining(image_steps=60, label_steps=150, batch=16),
@@ -40,7 +41,7 @@ def bars(count: int = 48) -> tuple[np.ndarray, np.ndarray]:
 def train(
     folder: Path,
     training: GeneratorTraining = TRAINING,
-    config: GeneratorConfig = CONFIG,
+    config: GeneratorKind = CONFIG,
     **options: Any,
 ) -> dict[str, Any]:
     pixels, labels = bars()
@@ -67,7 +68,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_generator_holds_its_embedding_and_its_space(undisturbed: Path) -> None:
     """Loaded from its folder alone, it makes images of scaled labels."""
-    generator, config = load_generator(undisturbed, CPU)
+    generator, config = load_generator(undisturbed, CPU), read_json(undisturbed / "config.json")
 
     images = generator(torch.randn(3, 4), torch.tensor([0.0, 0.5, 1.0]))
     grid = decode_png((undisturbed / "samples" / "0000012.png").read_bytes())
@@ -102,7 +103,7 @@ def test_the_labels_are_learnt(tmp_path: Path, vicinity: Vicinity) -> None:
         }
     )  # fmt: skip
     train(tmp_path, training)
-    generator, _ = load_generator(tmp_path, CPU)
+    generator = load_generator(tmp_path, CPU)
     targets = torch.linspace(0, 1, 64)
 
     with torch.no_grad():
@@ -112,9 +113,11 @@ def test_the_labels_are_learnt(tmp_path: Path, vicinity: Vicinity) -> None:
 
 
 @pytest.mark.parametrize("network", ["biggan-cifar", "sngan", "sagan"])
-def test_every_body_trains_with_either_loss(tmp_path: Path, network: Network) -> None:
+def test_every_body_trains_with_either_loss(tmp_path: Path, network: str) -> None:
     """A few steps of vanilla loss, in bfloat16."""
-    config = GeneratorConfig(network=network, width=8, latent_dim=4)
+    config = TypeAdapter(GeneratorKind).validate_python(
+        {"kind": network, "width": 8, "latent_dim": 4}
+    )
     training = TRAINING.model_copy(update={"iterations": 2, "loss": "vanilla"})
 
     facts = train(tmp_path, training, config, precision="bfloat16")
@@ -131,7 +134,7 @@ def test_shards_keep_the_labels_as_they_are(undisturbed: Path, tmp_path: Path) -
         per_label=dict.fromkeys(values, 4),
     )  # fmt: skip
     write_plan(tmp_path / "plan.json", plan)
-    network, _ = load_generator(undisturbed, CPU)
+    network = load_generator(undisturbed, CPU)
     labels = np.repeat(values, 4)
 
     produce_shard(ProduceJob(undisturbed, tmp_path, 0, "settings"))
@@ -169,3 +172,30 @@ def test_labels_that_cannot_be_learnt_are_refused(
         )
 
     assert not (tmp_path / "g").exists()
+
+
+def test_the_embedding_s_progress_is_seen_before_the_generator_s(tmp_path: Path) -> None:
+    """A console shows both as phases of one task: the count begins again."""
+    seen: list[tuple[int, int]] = []
+
+    train(tmp_path, stop_after=2, progress=lambda done, total, _: seen.append((done, total)))
+
+    assert seen == [(step, 210) for step in range(1, 211)] + [(1, 12), (2, 12)]
+
+
+def test_a_rehearsal_takes_a_few_steps_of_the_embedding_alone(tmp_path: Path) -> None:
+    """As a dry run times them: ten of each of its networks, then those of the generator."""
+    endless = EmbeddingTraining(image_steps=10**6, label_steps=10**6, batch=16)
+    training = TRAINING.model_copy(update={"embedding": endless})
+    seen: list[int] = []
+
+    facts = train(
+        tmp_path,
+        training,
+        stop_after=1,
+        embedding_steps=10,
+        progress=lambda done, total, _: seen.append(total),
+    )
+
+    assert facts == {"steps": 1}
+    assert len(seen) == 21

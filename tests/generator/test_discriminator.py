@@ -3,11 +3,20 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 
-from cgankd.generator.config import Network
-from cgankd.generator.discriminator import ProjectionDiscriminator
+from cgankd.generator import GeneratorKind, ImageSpace
+from cgankd.generator.interface import AdversarialGenerator, Discriminator
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.testing import tiny_continuous_space, tiny_space
+
+
+def made(kind: str, size: int, channels: int, space: LabelSpace) -> Discriminator:
+    """The discriminator of width 8 that goes with a kind of generator."""
+    settings: GeneratorKind = TypeAdapter(GeneratorKind).validate_python({"kind": kind, "width": 8})
+    generator = settings.generator(ImageSpace(size, channels, space))
+    assert isinstance(generator, AdversarialGenerator)
+    return generator.discriminator()
 
 
 def reference(
@@ -63,10 +72,10 @@ def reference(
 )
 @pytest.mark.parametrize("space", [tiny_space(10), tiny_continuous_space()], ids=lambda x: x.task)
 def test_scores_are_those_of_the_formula(
-    network: Network, image_size: int, channels: int, halvings: int, space: LabelSpace
+    network: str, image_size: int, channels: int, halvings: int, space: LabelSpace
 ) -> None:
     """For one channel and three, sizes that halve evenly or not, classes and embedded labels."""
-    discriminator = ProjectionDiscriminator(image_size, channels, space, 8, network).eval()
+    discriminator = made(network, image_size, channels, space).eval()
     images = torch.rand(5, channels, image_size, image_size) * 2 - 1
     labels = torch.tensor([0, 3, 9, 3, 5])
     if space.task == "regression":
@@ -85,7 +94,7 @@ def test_scores_are_those_of_the_formula(
 
 def test_half_precision_images_still_give_float32_scores() -> None:
     """The hinge loss is always computed in float32."""
-    discriminator = ProjectionDiscriminator(8, 1, tiny_space(3), 8, network="biggan-small")
+    discriminator = made("biggan-small", 8, 1, tiny_space(3))
 
     scores = discriminator(torch.zeros(2, 1, 8, 8, dtype=torch.bfloat16), torch.tensor([0, 2]))
 

@@ -1,5 +1,7 @@
 """The label embedding: its published size, and that labels come back from it."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
@@ -53,3 +55,35 @@ def test_an_embedding_that_loses_the_label_is_called_off() -> None:
         TrainingDiverged, match=r"expected at most 0\.05; raise embedding\.label_st"
     ):
         train_label_embedding(*bars(), config, seed=1)
+
+
+def test_the_embedding_reports_every_step_and_the_same_net_comes_out() -> None:
+    """Both networks' steps in one count, with the loss; watching changes nothing."""
+    config = EmbeddingTraining(image_steps=150, label_steps=300, batch=32)
+    seen: list[tuple[int, int]] = []
+    values: list[Mapping[str, float]] = []
+
+    def progress(done: int, total: int, latest: Mapping[str, float]) -> None:
+        seen.append((done, total))
+        values.append(latest)
+
+    watched, _ = train_label_embedding(*bars(), config, seed=1, progress=progress)
+    unwatched, _ = train_label_embedding(*bars(), config, seed=1)
+
+    assert seen == [(step, 450) for step in range(1, 451)]
+    assert 0 <= values[-1]["label embedding loss"] < values[0]["label embedding loss"]
+    for name, tensor in watched.state_dict().items():
+        assert torch.equal(tensor, unwatched.state_dict()[name])
+
+
+def test_a_timed_embedding_is_not_trained_to_its_end() -> None:
+    """Ten steps of either network, whatever the recipe's numbers; no error is measured."""
+    config = EmbeddingTraining(image_steps=10**6, label_steps=10**6, batch=8)
+    counts: list[int] = []
+
+    _, errors = train_label_embedding(
+        *bars(), config, seed=1, stop_after=10, progress=lambda done, total, _: counts.append(done)
+    )
+
+    assert errors == {}
+    assert counts == [*range(1, 11), *range(10**6 + 1, 10**6 + 11)]

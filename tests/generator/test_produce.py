@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from cgankd.generator.biggan import build_generator
-from cgankd.generator.config import GeneratorConfig
-from cgankd.generator.produce import ProduceJob, load_generator, produce_shard, regenerate
+from cgankd.generator import BigGAN, build_generator, load_generator
+from cgankd.generator.produce import ProduceJob, produce_shard, regenerate
 from cgankd.shardset.errors import BadInput, CheckpointError, StaleStage
 from cgankd.shardset.files import sha256_file
 from cgankd.shardset.identity import latents
@@ -25,7 +24,7 @@ from cgankd.shardset.weights import save_weights
 
 CPU = torch.device("cpu")
 SHAPE = {
-    **GeneratorConfig(width=8, latent_dim=4).model_dump(),
+    **BigGAN(width=8, latent_dim=4).model_dump(),
     "image_size": 8,
     "channels": 1,
     "space": tiny_space(3).model_dump(mode="json"),
@@ -76,7 +75,7 @@ def test_shards_hold_what_the_generator_makes_of_each_key(
 ) -> None:
     """Pixels computed here key by key, from the key's own latent and label."""
     plan = plan_of()
-    network, _ = load_generator(generator_folder, CPU)
+    network = load_generator(generator_folder, CPU)
     expected_labels = np.repeat([0, 1, 2], 30)
     with torch.no_grad():
         expected = network(
@@ -222,3 +221,16 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
         load_generator(tmp_path, CPU)
 
     assert "\n" not in str(caught.value)
+
+
+def test_a_generator_saved_before_kinds_had_their_name_still_loads(
+    generator_folder: Path, tmp_path: Path
+) -> None:
+    """format_version 1 called the kind `network`; the samples are the same."""
+    shape = {name: value for name, value in SHAPE.items() if name != "kind"}
+    state = load_generator(generator_folder, CPU).state_dict()
+    save_weights(tmp_path, state, {"format_version": 1, "network": "biggan-small", **shape})
+
+    again = regenerate(tmp_path, plan_of(), range(20), CPU)
+
+    assert np.array_equal(again, regenerate(generator_folder, plan_of(), range(20), CPU))
