@@ -127,6 +127,7 @@ def _generator_step_seconds(ctx: Context) -> float:
                 precision=ctx.precision,
                 threads=ctx.threads,
                 stop_after=steps,
+                embedding_steps=steps,
             )
         return time.perf_counter() - start
 
