@@ -140,8 +140,6 @@ def _errors(
     }
 
 
-
-
 def _layer(linear: nn.Module) -> list[nn.Module]:
     """A layer with batch normalisation and ReLU after it."""
     if isinstance(linear, nn.Conv2d):
