@@ -1,5 +1,6 @@
 """What one stage records for others to read: each is written and read by the same class."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -61,3 +62,48 @@ class StudentsFacts(Record):
     arms: dict[str, TrainedArm]
     selections: dict[str, str]  # sha256 of each selection table that an arm uses
     advice: tuple[str, ...]  # what validation alone says of the arms
+
+
+class ArmSummary(Record):
+    """The students of one arm, one per seed."""
+
+    mean: float = Field(description="of the metric on the test split, over seeds")
+    std: float | None = Field(description="over seeds, n − 1; None for one seed")
+    values: tuple[float, ...]
+    steps: int
+    images_seen: int
+    learning_rate: float
+
+
+class DifferenceFacts(Record):
+    """By how much the metric of one arm exceeds that of another, seed by seed."""
+
+    arm: str
+    baseline: str
+    mean: float
+    standard_error: float | None
+    pairs: int
+    less_is_better: bool
+    verdict: Literal["gain", "loss", "unclear"]
+
+
+class TeacherResult(Record):
+    """The network that scored the pool, and how it does itself."""
+
+    name: str = Field(description="resnet32x4, or the user's file")
+    data: str = Field(description="what it was trained on: budget, all, or loaded")
+    test: float | None = Field(None, description="the metric on the test split")
+    validation: float | None = Field(None, description="the metric on the validation split")
+
+
+class ReportSummary(Record):
+    """What a release keeps of the report of the students that were trained from it."""
+
+    task: Literal["classification", "regression"]
+    metric: str
+    unit: str
+    summary: str
+    arms: Mapping[str, ArmSummary]
+    arm_order: tuple[str, ...]
+    difference: DifferenceFacts | None
+    teacher: TeacherResult

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cgankd.app.pages.drawing import COLOURS
-from cgankd.app.pages.facts import CheckFacts, CheckNumber, ImageGrid
+from cgankd.app.pages.facts import ImageGrid
 from cgankd.app.pages.figures import draw_grid
 from cgankd.app.pages.html import data_uri, number, page_templates, percent
+from cgankd.app.pages.records import CheckFacts, CheckNumber
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 PAIR_WIDTH = 132  # CSS pixels that two images take

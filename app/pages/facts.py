@@ -1,26 +1,15 @@
-"""What check and report show, as plain values and records; the stages gather them."""
+"""What check and report show, as plain values: the stages gather them, nothing here reads files."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
-from cgankd.curation.metrics.error_bound import BoundTerms
-from cgankd.curation.metrics.measured import Measured
-from cgankd.curation.metrics.two_sample import TwoSample
-from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.records import CheckSummary, JudgeFacts, Record, SummaryNumber
-
-
-def finite(value: float) -> float | None:
-    """The value, None where it is NaN or infinite, for which JSON has no number."""
-    return float(value) if math.isfinite(value) else None
+from cgankd.shardset.records import TeacherResult
 
 
 @dataclass(frozen=True)
@@ -29,132 +18,6 @@ class Kept:
 
     rows: np.ndarray
     labels: np.ndarray
-
-
-class NumberJudge(Record):
-    """What a number rests on, as `curation.metrics.measured.Judge` says it."""
-
-    net: str
-    sha256: str
-    split: Literal["train", "validation", "train+validation"] | None
-    selected: str
-
-
-class CheckNumber(Record):
-    """A number of a check, at one place: all kept samples, a label, or a window along it."""
-
-    metric: str
-    kind: Literal["all", "group", "window"]
-    place: str
-    label: float | None
-    value: float | None
-    interval: tuple[float | None, float | None] | None
-    warning: str | None
-    samples: int
-    references: int | None
-    judge: NumberJudge
-
-    @classmethod
-    def of(cls, number: Measured) -> "CheckNumber":
-        """The record of a measured number."""
-        interval = number.interval and tuple(map(finite, number.interval))
-        return cls.model_validate(
-            {**asdict(number), "value": finite(number.value), "interval": interval}
-        )
-
-
-class TwoSampleFacts(Record):
-    """The two-sample check of one set, overall and by the label's name."""
-
-    overall: TwoSample
-    labels: dict[str, TwoSample]
-
-
-class BoundFacts(Record):
-    """The error bound's terms of each set, and a line that says which to work on."""
-
-    terms: tuple[BoundTerms, ...]
-    line: str
-
-
-class RatioSummary(Record):
-    """Why the density ratio was refused, if it was, and its diagnostics over all labels."""
-
-    problems: tuple[str, ...]
-    overall: dict[str, int | float | None]
-
-
-class MemorisedPair(Record):
-    """A kept sample and the real training image that it copies."""
-
-    key: int
-    real_id: int
-    similarity: float
-
-
-class LearnedFacts(Record):
-    """How the fresh student learned from kept images."""
-
-    network: str
-    steps: int
-    batch: int
-    lr: float
-    images: int
-
-
-class CheckFacts(Record):
-    """`check/check.json`: all that `cgankd check` found of a selection."""
-
-    selection: str
-    selection_sha256: str
-    failures: tuple[str, ...]
-    advice: tuple[str, ...]
-    limits: dict[str, float | None]
-    overall: dict[str, float | None]
-    pool: int
-    kept: int
-    dropped: dict[str, int]
-    labels: tuple[dict[str, str | int | float | None], ...]
-    two_sample: dict[str, TwoSampleFacts]
-    bound: BoundFacts | None
-    ratio: RatioSummary
-    duplicates: tuple[tuple[int, ...], ...]
-    memorised: tuple[MemorisedPair, ...]
-    judge: JudgeFacts
-    learned: LearnedFacts
-    metrics: tuple[CheckNumber, ...]
-
-    def summary(self) -> CheckSummary:
-        """What a release of the selection keeps of its check."""
-        return CheckSummary(
-            judge=self.judge,
-            overall=self.overall,
-            limits=self.limits,
-            failures=self.failures,
-            metrics=tuple(
-                SummaryNumber(
-                    metric=number.metric,
-                    value=number.value,
-                    interval=number.interval,
-                    samples=number.samples,
-                    net=number.judge.net,
-                    split=number.judge.split,
-                    selected=number.judge.selected,
-                )
-                for number in self.metrics
-                if number.kind == "all"
-            ),
-        )
-
-
-def read_check(path: Path) -> CheckFacts:
-    """What `check.json` holds; `BadInput` where it is damaged or of another version."""
-    try:
-        return CheckFacts.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise BadInput(f"{path}: {where}: {problem['msg']}; run `cgankd check` again") from error
 
 
 @dataclass(frozen=True)
@@ -244,16 +107,6 @@ def paired_difference(
 
 
 @dataclass(frozen=True)
-class TeacherFacts:
-    """The network that judged the pool."""
-
-    name: str  # resnet32x4, or the user's file
-    data: str  # what it was trained on: budget, all, or loaded
-    test: float | None = None  # the metric on the test split
-    validation: float | None = None  # the metric on the validation split
-
-
-@dataclass(frozen=True)
 class Curve:
     """One line of a panel of training curves."""
 
@@ -299,12 +152,12 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """Everything the report shows; `app` gathers it, nothing here reads the run folder."""
+    """Everything the report shows."""
 
     title: str  # the run's name
     space: LabelSpace
     arms: Mapping[str, ArmResult]  # in the order of the table
-    teacher: TeacherFacts
+    teacher: TeacherResult
     kept: tuple[int, ...]  # samples kept, per group of the label they were made for
     dropped: Mapping[str, tuple[int, ...]]  # reason → samples dropped for it, per group
     density_ratio: np.ndarray  # float [n], one per pool sample; NaN where there is none

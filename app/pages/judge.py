@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from cgankd.app.context import Context
-from cgankd.app.pages.facts import Along, Kept, LabelFacts, LearnedFacts
+from cgankd.app.pages.facts import Along, Kept, LabelFacts
+from cgankd.app.pages.records import LearnedFacts
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
 from cgankd.curation.metrics.metrics import (

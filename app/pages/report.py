@@ -1,5 +1,6 @@
 """The report of a run: `report.html`, a page that needs nothing else, `report.json` and figures."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from cgankd.app.pages.drawing import COLOURS, SERIES, Figure
 from cgankd.app.pages.facts import LabelFacts, ReportFacts
 from cgankd.app.pages.figures import draw_figures, ticks
 from cgankd.app.pages.html import data_uri, number, page_templates
+from cgankd.app.pages.records import ReportRecord, finite
 from cgankd.shardset.files import write_bytes, write_json
 from cgankd.shardset.labels import LabelSpace
 
@@ -26,7 +28,7 @@ def write_report(folder: Path, facts: ReportFacts) -> Path:
         old.unlink()
     for figure in figures:
         write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
-    write_json(folder / "report.json", report_json(facts))
+    write_json(folder / "report.json", report_record(facts).plain())
     write_bytes(folder / "report.html", render_page(facts, figures).encode())
     return folder / "report.html"
 
@@ -68,11 +70,10 @@ def summary(facts: ReportFacts) -> str:
     )
 
 
-def report_json(facts: ReportFacts) -> dict[str, Any]:
-    """The report as plain values; a number that is not finite is None."""
+def report_record(facts: ReportFacts) -> ReportRecord:
+    """What `report.json` holds; a number that is not finite is None."""
     difference = facts.difference
     value = {
-        "format_version": 1,
         "title": facts.title,
         "task": facts.space.task,
         "metric": facts.metric.name,
@@ -80,21 +81,12 @@ def report_json(facts: ReportFacts) -> dict[str, Any]:
         "summary": summary(facts),
         "warnings": facts.warnings,
         "arms": {
-            name: {
-                "mean": arm.mean,
-                "std": arm.std,
-                "values": arm.values,
-                "steps": arm.steps,
-                "images_seen": arm.images_seen,
-                "learning_rate": arm.learning_rate,
-                "validation": arm.validation,
-                "note": arm.note,
-            }
+            name: {**vars(arm), "mean": arm.mean, "std": arm.std}
             for name, arm in facts.arms.items()
         },
         "arm_order": list(facts.arms),
         "difference": difference and {**vars(difference), "verdict": difference.verdict},
-        "teacher": vars(facts.teacher),
+        "teacher": facts.teacher.model_dump(),
         "pool": sum(facts.pool),
         "kept": sum(facts.kept),
         "selection_sha256": facts.selection_sha256,
@@ -116,7 +108,7 @@ def report_json(facts: ReportFacts) -> dict[str, Any]:
     }
     if facts.labels is not None:
         value["labels"] = _labels_json(facts.space, facts.labels)
-    return _plain(value)
+    return ReportRecord.model_validate_json(json.dumps(_plain(value)))
 
 
 def _labels_json(space: LabelSpace, labels: LabelFacts) -> dict[str, Any]:
@@ -146,9 +138,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return finite(value) if isinstance(value, float) else value
 
 
 def render_page(facts: ReportFacts, figures: list[Figure]) -> str:

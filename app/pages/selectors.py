@@ -13,7 +13,8 @@ import numpy as np
 
 from cgankd.app.context import Context
 from cgankd.app.pages.check import Pair
-from cgankd.app.pages.facts import Kept, MemorisedPair
+from cgankd.app.pages.facts import Kept
+from cgankd.app.pages.records import MemorisedPair
 from cgankd.app.stages.selections import read_logits
 from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
 from cgankd.curation.metrics.metrics import (

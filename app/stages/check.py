@@ -8,21 +8,21 @@ import pyarrow.compute as pc
 
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.check import REMEDIES, failures, render_check
-from cgankd.app.pages.facts import (
-    BoundFacts,
-    CheckFacts,
-    CheckNumber,
-    Kept,
-    RatioSummary,
-    TwoSampleFacts,
-    finite,
-)
+from cgankd.app.pages.facts import Kept
 from cgankd.app.pages.judge import (
     JudgedPool,
     judge_pool,
     judged_numbers,
     learned_numbers,
     learning_rows,
+)
+from cgankd.app.pages.records import (
+    BoundFacts,
+    CheckFacts,
+    CheckNumber,
+    RatioSummary,
+    TwoSampleFacts,
+    finite,
 )
 from cgankd.app.pages.selectors import (
     Copies,

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from cgankd.app.context import Context, Facts
-from cgankd.app.pages.facts import read_check
+from cgankd.app.pages.records import CheckFacts, ReportRecord, read_record
 from cgankd.app.stages.selections import review_facts, reviews_for
 from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
-from cgankd.shardset.files import canonical_json, read_json, sha256_file
+from cgankd.shardset.files import canonical_json, sha256_file
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.release.build import (
     ReleaseFacts,
@@ -192,11 +192,11 @@ def check_of(ctx: Context, selection: str) -> Facts | None:
     path = ctx.run.check / "check.json"
     if not path.is_file():
         return None
-    checked = read_check(path)
+    checked = read_record(path, CheckFacts, "check")
     if checked.selection_sha256 != sha256_file(ctx.run.selections / f"{selection}.parquet"):
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
-    return checked.summary().model_dump(mode="json")
+    return checked.of_release().model_dump(mode="json")
 
 
 def report_of(ctx: Context, selection: str) -> Facts | None:
@@ -204,20 +204,13 @@ def report_of(ctx: Context, selection: str) -> Facts | None:
     path = ctx.run.report / "report.json"
     if selection != "cgan-kd" or not path.is_file():
         return None
-    found = read_json(path)
-    table = ctx.run.selections / f"{selection}.parquet"
-    if found["selection_sha256"] != sha256_file(table):
+    report = read_record(path, ReportRecord, "report")
+    if report.selection_sha256 != sha256_file(ctx.run.selections / f"{selection}.parquet"):
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
-    told = ("task", "metric", "unit", "summary", "arm_order", "difference")
-    figures = ("mean", "std", "values", "steps", "images_seen", "learning_rate")
-    return {
-        **{name: found[name] for name in told},
-        "arms": {
-            name: {figure: arm[figure] for figure in figures} for name, arm in found["arms"].items()
-        },
-        "teacher": {**found["teacher"], "name": _without_place(found["teacher"]["name"])},
-    }
+    plain = report.of_release().model_dump(mode="json")
+    plain["teacher"]["name"] = _without_place(report.teacher.name)
+    return plain
 
 
 def lineage_of(ctx: Context, selection: str) -> Facts:

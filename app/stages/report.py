@@ -18,17 +18,16 @@ from cgankd.app.pages.facts import (
     Kept,
     LabelFacts,
     ReportFacts,
-    TeacherFacts,
     metric_of,
 )
 from cgankd.app.pages.judge import along_the_label
-from cgankd.app.pages.report import report_json, write_report
+from cgankd.app.pages.report import report_record, write_report
 from cgankd.app.recipe import recipe_yaml
 from cgankd.app.stages.students import trained_students
 from cgankd.nets.networks import load_network
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.records import TrainedArm
+from cgankd.shardset.records import TeacherResult, TrainedArm
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.arms import ARMS
 from cgankd.student.evaluate import measures, outputs_of, predictions
@@ -78,7 +77,7 @@ def write(ctx: Context) -> Facts:
         title=ctx.recipe.name,
         space=ctx.space,
         arms=results,
-        teacher=TeacherFacts(
+        teacher=TeacherResult(
             name=teacher["network"],
             data=teacher["data"],
             test=measures(outputs(module), labels, ctx.space)[metric.name],
@@ -103,7 +102,7 @@ def write(ctx: Context) -> Facts:
     )
     write_report(ctx.run.report, facts)
     _print_table(ctx, facts)
-    return report_json(facts)
+    return report_record(facts).plain()
 
 
 def peak_memory_bytes(workers: int) -> int:

@@ -11,9 +11,9 @@ from cgankd.app.pages.facts import (
     ImageGrid,
     LabelFacts,
     ReportFacts,
-    TeacherFacts,
 )
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.records import TeacherResult
 
 
 def facts_of_a_run() -> ReportFacts:
@@ -27,7 +27,7 @@ def facts_of_a_run() -> ReportFacts:
             "no-kd": ArmResult((80.0, 82.0, 84.0), 500, 32_000, 0.05, 83.1),
             "cgan-kd": ArmResult((83.0, 85.0, 88.0), 500, 32_000, 0.1, note="no ratio"),
         },
-        teacher=TeacherFacts("convnet-80k", "all", 96.0),
+        teacher=TeacherResult(name="convnet-80k", data="all", test=96.0),
         kept=(30, 10),
         selection_sha256="5" * 64,
         dropped={"ratio": (10, 0), "teacher": (0, 10), "outlier": (0, 0)},
@@ -66,7 +66,7 @@ def facts_of_a_continuous_run() -> ReportFacts:
             "no-kd": ArmResult((6.0, 6.2, 6.4), 500, 32_000, 0.05, 6.1),
             "cgan-kd": ArmResult((3.6, 3.7, 4.1), 500, 32_000, 0.1),
         },
-        teacher=TeacherFacts("vgg19", "all", 1.52),
+        teacher=TeacherResult(name="vgg19", data="all", test=1.52),
         kept=(10, 10, 10, 10),
         dropped={"ratio": (5, 0, 0, 5), "teacher": (0, 5, 5, 0)},
         ratio_diagnostics=({"label": 0, "mean_generated": 1.02},),

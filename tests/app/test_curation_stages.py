@@ -14,7 +14,7 @@ from cgankd.app import commands, pipeline
 from cgankd.app.cli import app
 from cgankd.app.console import Console
 from cgankd.app.pages.check import WORDS
-from cgankd.app.pages.facts import read_check
+from cgankd.app.pages.records import CheckFacts, read_record
 from cgankd.app.recipe import load_recipe
 from cgankd.app.stages.selections import OFF, arm_policies, select_all
 from cgankd.curation.policies.policy import Policy
@@ -337,16 +337,16 @@ def test_a_check_is_read_by_the_record_that_wrote_it(checked, tmp_path):
     run, told, _ = checked
     path = run / "check" / "check.json"
 
-    assert read_check(path).model_dump(mode="json") == told
+    assert read_record(path, CheckFacts, "check").model_dump(mode="json") == told
     damaged = tmp_path / "check.json"
     damaged.write_text(json.dumps({**told, "kept": "many"}))
     with pytest.raises(BadInput, match=r"kept: .*cgankd check"):
-        read_check(damaged)
+        read_record(damaged, CheckFacts, "check")
 
 
 def test_a_summary_of_format_1_is_read_with_the_name_it_had(checked):
     """Its overall numbers were called shares."""
-    summary = read_check(checked[0] / "check" / "check.json").summary()
+    summary = read_record(checked[0] / "check" / "check.json", CheckFacts, "check").of_release()
     older = summary.model_dump(mode="json")
     older["shares"] = older.pop("overall")
 

@@ -17,13 +17,14 @@ from cgankd.app.pages.facts import (
     Curve,
     ImageGrid,
     PairedDifference,
-    TeacherFacts,
     metric_of,
     paired_difference,
 )
 from cgankd.app.pages.html import unbroken
-from cgankd.app.pages.report import report_json, summary, write_report
+from cgankd.app.pages.records import ReportRecord, read_record
+from cgankd.app.pages.report import report_record, summary, write_report
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
+from cgankd.shardset.records import TeacherResult
 from tests.app.small_report import DEGREES, facts_of_a_continuous_run, facts_of_a_run
 
 
@@ -137,13 +138,28 @@ def test_json_of_a_continuous_label_is_in_its_unit(continuous: Path) -> None:
     assert labels["label_score"]["kept"] == [None] * 4
 
 
+@pytest.mark.parametrize("folder", ["written", "continuous"])
+def test_a_report_is_read_by_the_record_that_wrote_it(
+    folder: str, request: pytest.FixtureRequest
+) -> None:
+    """A release keeps a part of it, without what a reader of the page needs."""
+    path = request.getfixturevalue(folder) / "report.json"
+    record = read_record(path, ReportRecord, "report")
+
+    assert record.plain() == json.loads(path.read_text())
+    kept = record.of_release().model_dump(mode="json")
+    assert kept["summary"] == record.summary
+    assert kept["arms"]["no-kd"]["values"] == list(record.arms["no-kd"].values)
+    assert "validation" not in kept["arms"]["no-kd"]
+
+
 def test_numbers_that_are_not_finite_become_null(written: Path) -> None:
     """JSON has no infinity; NumPy's numbers are plain ones."""
     report = json.loads((written / "report.json").read_text())
 
     assert report["ratio"]["diagnostics"][1]["largest"] is None
-    run = report_json(replace(facts_of_a_run(), run={"a": np.float32(np.nan), "b": np.int64(3)}))
-    assert run["run"] == {"a": None, "b": 3}
+    run = report_record(replace(facts_of_a_run(), run={"a": np.float32(np.nan), "b": np.int64(3)}))
+    assert run.run == {"a": None, "b": 3}
 
 
 def test_the_page_needs_nothing_else_and_is_well_formed(written: Path) -> None:
@@ -224,7 +240,7 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
         title=bad,
         space=ClassLabels(names=(bad, bad + "2")),
         arms={bad: ArmResult((1.0,), 1, 1, 0.1, note=bad), **facts.arms},
-        teacher=TeacherFacts(bad, bad),
+        teacher=TeacherResult(name=bad, data=bad),
         dropped={bad: (1, 2)},
         ratio_diagnostics=({"label": bad, bad: 1.0},),
         ratio_problems=(bad,),
