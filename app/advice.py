@@ -31,12 +31,12 @@ def advise(validation: Mapping[str, np.ndarray], recipe: Recipe, space: LabelSpa
         else f"{said}: too close to call."
     ]
     for arm, what in (
-        ("raw", "the raw pool: raise policy.accept or policy.rho"),
+        ("raw", "the raw pool: raise policy.subsample.accept or policy.filter.rho"),
         (
             "relabelled",
-            "nothing filtered: set policy.filter=none"
+            "nothing filtered: set policy.filter=null"
             if recipe.policy.relabel
-            else "the teacher's labels: set policy.relabel=true",
+            else "the teacher's labels: set policy.relabel.kind=teacher",
         ),
         ("hinton", "soft labels on real images"),
         ("cgan-kd+hinton", "soft labels on curated images"),

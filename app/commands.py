@@ -32,7 +32,7 @@ def run(
     from cgankd.app import pipeline
     from cgankd.app.recipe import load_recipe
 
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(recipe, overrides, console.note)
     folder = out or Path("runs") / resolved.name
     if dry_run:
         from cgankd.app.estimate import dry_run as estimated
@@ -65,7 +65,7 @@ def stage(
     """The facts of one stage of a run folder; `recipe` begins a new folder."""
     from cgankd.app import pipeline
 
-    resolved = pipeline.recipe_of_run(run, recipe, overrides)
+    resolved = pipeline.recipe_of_run(run, recipe, overrides, console.note)
     with pipeline.opened(
         run,
         resolved,
@@ -89,7 +89,7 @@ def select(
     from cgankd.app import pipeline
     from cgankd.app.stages.selections import select_one
 
-    resolved = pipeline.recipe_of_run(run, None, overrides)
+    resolved = pipeline.recipe_of_run(run, None, overrides, console.note)
     with pipeline.opened(run, resolved, console=console) as ctx:
         facts = select_one(ctx, name)
     console.note(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}")
@@ -149,7 +149,7 @@ def check(
     from cgankd.app.stages.check import check as checked
 
     pipeline.require_faiss()
-    resolved = pipeline.recipe_of_run(run, None, overrides)
+    resolved = pipeline.recipe_of_run(run, None, overrides, console.note)
     with pipeline.opened(
         run, resolved, console=console, device=device, workers=workers, backend=backend
     ) as ctx:
@@ -181,7 +181,7 @@ def release(
             raise BadInput(f"--set {override}: a release takes card.… and release.… alone")
     if h5:
         require_h5py()
-    resolved = pipeline.recipe_of_run(run, None, overrides)
+    resolved = pipeline.recipe_of_run(run, None, overrides, console.note)
     with pipeline.opened(run, resolved, console=console) as ctx:
         facts = releasing.build(ctx, version, selection, rejected)
         if wds:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cgankd.app.console import Console
 from cgankd.curation.difference import changes_per_group, difference, kept_per_group, why
+from cgankd.curation.policies import current_names
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import read_json
 from cgankd.shardset.identity import key_text
@@ -108,7 +109,10 @@ def _side(spec: str, selection: str) -> Side:
 
 def _sections_of_run(samples: Samples, selection: str) -> dict[str, Any]:
     curation = samples.curation(selection)
-    return {"policy": curation["policy"], "metrics": _without(curation, *NO_METRICS)}
+    return {
+        "policy": current_names(curation["policy"])[0],
+        "metrics": _without(curation, *NO_METRICS),
+    }
 
 
 def _sections_of_release(samples: Samples, selection: str) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def _sections_of_release(samples: Samples, selection: str) -> dict[str, Any]:
     schema = pq.read_schema(samples.score_files()[0])
     return {
         "columns": {field.name: str(field.type) for field in schema},
-        "policy": facts.get("policy", {}),
+        "policy": current_names(facts.get("policy", {}))[0],
         # The selection's own policy, above, is the one that was followed.
         "recipe": _without(facts.get("recipe", {}), "policy"),
         "weights": facts.get("weights", {}),

@@ -79,14 +79,19 @@ def opened(
         yield ctx
 
 
-def recipe_of_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> Recipe:
+def recipe_of_run(
+    folder: Path,
+    recipe: str | None,
+    overrides: Sequence[str],
+    note: Callable[[str], None] | None = None,
+) -> Recipe:
     """The recipe a run folder was made with, or the named one for a folder that is new."""
     own = folder / "recipe.yaml"
     if recipe is not None:
-        return load_recipe(recipe, overrides)
+        return load_recipe(recipe, overrides, note)
     if not own.is_file():
         raise BadInput(f"{folder} is no run folder; begin one with --recipe NAME or `cgankd run`")
-    return load_recipe(str(own), overrides)
+    return load_recipe(str(own), overrides, note)
 
 
 def describe(ctx: Context) -> None:

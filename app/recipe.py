@@ -3,17 +3,17 @@
 import copy
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy, current_names
 from cgankd.generator import GeneratorKind
 from cgankd.generator.config import GeneratorTraining
 from cgankd.nets.training import StudentTraining
@@ -228,9 +228,14 @@ def preset_text(name: str) -> str:
     return (resources.files("cgankd.app") / "recipes" / f"{name}.yaml").read_text("utf-8")
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    note: Callable[[str], None] | None = None,
+) -> Recipe:
     """The recipe of a preset or a YAML file with `path=value` overrides applied.
 
+    note: is given one line that names the new paths of fields that were named by old ones.
     Raises `RecipeError` that names the key, what was given and the nearest valid name.
     """
     if name_or_path in preset_names():
@@ -248,14 +253,26 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{name_or_path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{name_or_path} must be a mapping of recipe fields")
-    return recipe_of(with_overrides(data, overrides), name_or_path)
+    return recipe_of(with_overrides(data, overrides, note), name_or_path)
 
 
-def with_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of plain data with `path=value` overrides applied; values are read as YAML."""
+def with_overrides(
+    data: dict[str, Any],
+    overrides: Sequence[str],
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """A copy of plain data with `path=value` overrides applied; values are read as YAML.
+
+    A policy's old names, there and in overrides, become the current ones, which `note` is told.
+    """
     data = copy.deepcopy(data)
+    renamed: list[str] = []
+    if isinstance(data.get("policy"), Mapping):
+        data["policy"], renamed = current_names(data["policy"])
     for override in overrides:
-        _apply_override(data, override)
+        renamed += _apply_override(data, override)
+    if renamed and note is not None:
+        note("; ".join(dict.fromkeys(renamed)))
     return data
 
 
@@ -275,41 +292,75 @@ def recipe_yaml(recipe: Recipe) -> str:
     )
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str) -> list[str]:
+    """Sets one field; returns a line for an old name of it."""
     path, separator, text = override.partition("=")
     if not separator or not path:
-        raise RecipeError(f"--set {override!r} is not path=value, like policy.rho=0.8")
-    *parents, last = path.split(".")
-    for depth, name in enumerate(parents):
-        data = data.setdefault(name, {})
-        if not isinstance(data, dict):
-            raise RecipeError(f"--set {path}: {'.'.join(parents[: depth + 1])} has no fields")
+        raise RecipeError(f"--set {override!r} is not path=value, like policy.filter.rho=0.8")
     try:
-        data[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {path}: {text!r} is not a YAML value") from error
+    *parents, last = path.split(".")
+    if parents == ["policy"] and isinstance(policy := data.get("policy", {}), Mapping):
+        data["policy"], renamed = current_names({last: value}, onto=policy)
+        return renamed
+    for depth, name in enumerate(parents):
+        if data.get(name) is None:  # a slot that is empty is filled by its fields
+            data[name] = {}
+        data = data[name]
+        if not isinstance(data, dict):
+            raise RecipeError(f"--set {path}: {'.'.join(parents[: depth + 1])} has no fields")
+    data[last] = value
+    return []
 
 
 def _first_problem(error: ValidationError) -> str:
     """One line: the key, what was wrong with it, and the nearest valid name."""
     problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    path, records = _located(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = _fields_at(problem["loc"][:-1])
-        return f"unknown key {path}{nearest(str(problem['loc'][-1]), valid)}"
+        valid = _located(problem["loc"][:-1])[1]
+        return f"unknown key {path}{nearest(str(problem['loc'][-1]), _fields_of(valid))}"
+    if problem["type"] == "union_tag_invalid":
+        kind, kinds = problem["ctx"]["tag"], [r.model_fields["kind"].default for r in records]
+        return f"{path}.kind: there is no kind {kind!r}{nearest(str(kind), kinds)}"
     given = "" if problem["type"] == "missing" else f", got {problem['input']!r}"[:80]
     message = problem["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{path + ': ' if path else ''}{message}{given if path else ''}{more}"
 
 
-def _fields_at(location: Sequence[str | int]) -> list[str]:
-    """The field names of the record that a location of `Recipe` leads to."""
-    record: Any = Recipe
+def _located(location: Sequence[str | int]) -> tuple[str, list[type[BaseModel]]]:
+    """The dotted path of a location in `Recipe` as a file has it, and the records that may be
+    there: pydantic's location names the kind in a union as well.
+    """
+    names: list[str] = []
+    records: list[type[BaseModel]] = [Recipe]
     for part in location:
-        field = record.model_fields.get(part) if hasattr(record, "model_fields") else None
-        if field is None:
-            break
-        options = getattr(field.annotation, "__args__", (field.annotation,))
-        record = next((o for o in options if hasattr(o, "model_fields")), record)
-    return list(record.model_fields)
+        of_kind = [r for r in records if "kind" in r.model_fields and _kind_of(r) == part]
+        if of_kind and len(records) > 1:
+            records = of_kind
+            continue
+        names.append(str(part))
+        fields = [r.model_fields[part] for r in records if part in r.model_fields]
+        records = _records_in(fields[0].annotation) if fields else []
+    return ".".join(names), records
+
+
+def _kind_of(record: type[BaseModel]) -> Any:
+    return record.model_fields["kind"].default
+
+
+def _fields_of(records: Sequence[type[BaseModel]]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record.model_fields))
+
+
+def _records_in(annotation: Any) -> list[type[BaseModel]]:
+    """The records among the members of an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    members = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        members = members[:1]
+    return [record for member in members for record in _records_in(member)]

@@ -18,8 +18,9 @@ from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.density_ratio.fit import folds_of, joined_groups, split_generated
 from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
 from cgankd.curation.density_ratio.model import FeatureRatio
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import select
 from cgankd.shardset.labels import ContinuousLabels
 
 SPACE = ContinuousLabels(unit="turns", low=0, high=1)

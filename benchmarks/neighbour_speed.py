@@ -12,8 +12,9 @@ import faiss
 import numpy as np
 
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import select
 from cgankd.shardset.labels import ClassLabels
 
 

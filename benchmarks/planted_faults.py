@@ -12,8 +12,9 @@ import torch
 
 from cgankd.app.recipe import load_recipe
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import REASONS, Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import REASONS, select
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import as_images
 from cgankd.nets.feature_nets import FeatureConfig, features_of, train_feature_net

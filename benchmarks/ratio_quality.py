@@ -22,7 +22,7 @@ from cgankd.app.pipeline import opened, recipe_of_run
 from cgankd.app.stages.build import first_round
 from cgankd.app.stages.selections import decide, read_scores
 from cgankd.curation.metrics.fidelity import frechet_distance
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
 from cgankd.shardset.pool.plan import read_plan
 

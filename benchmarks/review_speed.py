@@ -20,8 +20,9 @@ from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import preview
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import select
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.images import encode_png
 from cgankd.shardset.labels import ClassLabels
@@ -174,7 +175,7 @@ def measure(folder: Path, reviews: Path) -> None:
     timed(f"one verdict on {len(some):,}", 3, lambda: state.give(some, "flag", reviewer="me"))
     for changes in ({"rho": 0.7}, {"accept": 0.3, "quota": 1000}, {"duplicates": "calibrated"},
                     {"filter": "band", "band_low": 0.2}):  # fmt: skip
-        policy = Policy().model_copy(update=changes)
+        policy = Policy.model_validate(changes)
         timed(f"policy {changes}", 1, lambda p=policy: preview(subject, p, state.reviews()))
 
 

@@ -9,17 +9,18 @@ import numpy as np
 
 from cgankd.curation.difference import difference
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.policies import Policy
 from cgankd.curation.policies.coverage import most_diverse
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, select
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import select
 
-NEAR = Policy(
-    subsample="none",
-    filter="none",
-    memorised="calibrated",
-    outliers="calibrated",
-    duplicates="calibrated",
-)
+NEAR = {
+    "subsample": None,
+    "filter": None,
+    "copies": {},
+    "outliers": {},
+    "duplicates": {},
+}
 POLICIES = (
     Policy(),
     Policy(rho=0.5),
@@ -27,9 +28,9 @@ POLICIES = (
     Policy(scope="global", relabel=True),
     Policy(filter="band"),
     Policy(filter="agreement"),
-    NEAR,
-    NEAR.model_copy(update={"subsample": "rejection", "filter": "band"}),
-    NEAR.model_copy(update={"subsample": "budget", "relabel": True, "quota": 1000}),
+    Policy.model_validate(NEAR),
+    Policy.model_validate({**NEAR, "subsample": "rejection", "filter": "band"}),
+    Policy.model_validate({**NEAR, "subsample": "budget", "relabel": True, "quota": 1000}),
 )
 
 

@@ -17,11 +17,11 @@ from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 PAIR_WIDTH = 132  # CSS pixels that two images take
 REMEDIES = {
-    "memorised": "Set policy.memorised: calibrated; more real images help the generator",
-    "duplicates": "Set policy.duplicates: calibrated, or train the generator longer",
-    "agreement": "Filter by the teacher (policy.filter, policy.rho), or replace labels",
-    "label_score": "Filter by the teacher (policy.filter, policy.rho), or replace labels",
-    "auc": "Subsample by density ratio (policy.accept), or train the generator longer",
+    "memorised": "Set policy.copies.threshold: calibrated; more real images help the generator",
+    "duplicates": "Set policy.duplicates.threshold: calibrated, or train the generator longer",
+    "agreement": "Filter by the teacher (policy.filter.rho), or replace labels",
+    "label_score": "Filter by the teacher (policy.filter.rho), or replace labels",
+    "auc": "Subsample by density ratio (policy.subsample.accept), or train the generator longer",
 }
 
 

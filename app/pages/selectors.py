@@ -25,9 +25,9 @@ from cgankd.curation.metrics.metrics import (
     label_score_metric,
 )
 from cgankd.curation.neighbours.table import Neighbours
-from cgankd.curation.policies.neighbour_rules import aligned_rows, duplicate_groups, memorised
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
+from cgankd.curation.policies.rule import Scores, aligned_rows
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.student.evaluate import outputs_of, predictions
@@ -73,14 +73,14 @@ def find_copies(ctx: Context, neighbours: Neighbours, scores: Scores, kept: Kept
     calibrated ones.
     """
     policy = ctx.recipe.policy
+    alike_a_real = policy.copies.threshold if policy.copies else "calibrated"
+    alike_another = policy.duplicates.threshold if policy.duplicates else "calibrated"
     rows = aligned_rows(neighbours, scores.key, scores.scored)
     groups, is_kept = scores.group[rows], np.isin(rows, kept.rows)
-    copied = np.flatnonzero(
-        memorised(neighbours, groups, policy.memorised or "calibrated") & is_kept
-    )
+    copied = np.flatnonzero(memorised(neighbours, groups, alike_a_real) & is_kept)
     similarity = neighbours.nearest_real_similarity[copied]
     order = np.lexsort((copied, -similarity))
-    component = duplicate_groups(neighbours, groups, policy.duplicates or "calibrated")[is_kept]
+    component = duplicate_groups(neighbours, groups, alike_another)[is_kept]
     by_component = np.argsort(component, kind="stable")
     starts = np.unique(component[by_component], return_index=True)[1]
     alike = [part for part in np.split(rows[is_kept][by_component], starts[1:]) if len(part) > 1]
@@ -186,26 +186,16 @@ def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = 
 
 def _part_of_teacher(policy: Policy) -> str:
     """The fields of a policy that went by the teacher; duplicates are ranked by its error."""
-    return _fields(
-        filter=policy.filter != "none",
-        relabel=policy.relabel,
-        duplicates=policy.duplicates is not None,
-    )
+    return _fields(*policy.slots_by("teacher"))
 
 
 def _part_of_ratio(policy: Policy) -> str:
     """The fields of a policy that went by the density ratio or by its net's features."""
-    return _fields(
-        subsample=policy.subsample != "none",
-        memorised=policy.memorised is not None,
-        outliers=policy.outliers is not None,
-        duplicates=policy.duplicates is not None,
-        diversity=policy.diversity != "none",
-    )
+    return _fields(*policy.slots_by("ratio", "neighbours", "features"))
 
 
-def _fields(**used: bool) -> str:
-    return ", ".join(f"policy.{name}" for name, is_used in used.items() if is_used)
+def _fields(*slots: str) -> str:
+    return ", ".join(f"policy.{slot}" for slot in slots)
 
 
 def _measured(

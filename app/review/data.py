@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from cgankd.curation.neighbours.table import Neighbours
+from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import KEPT, Scores
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import KEPT
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import LabelSpace

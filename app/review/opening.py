@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from cgankd.app.review.data import SCORES, Subject
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
-from cgankd.curation.policies.neighbour_rules import aligned_rows
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import aligned_rows
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.files import read_json

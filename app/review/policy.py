@@ -15,7 +15,7 @@ from cgankd.app.review.data import SCORES, Subject
 from cgankd.app.review.filters import Counts, Histogram, counted, histogram
 from cgankd.curation.difference import CHANGES, changes_per_group, difference, why
 from cgankd.curation.neighbours.find import Features
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.curation.policies.selection import KEPT, REASONS, Selection, select
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import write_bytes
@@ -48,8 +48,8 @@ def preview(
     if not np.isfinite(subject.scores["teacher_error"]).any():
         raise BadInput(f"{subject.path} has no scores to select by; run `cgankd score` first")
     notes = []
-    if subject.ratio_problems and policy.subsample != "none":
-        policy = policy.model_copy(update={"subsample": "none"})
+    if subject.ratio_problems and policy.subsample is not None:
+        policy = policy.model_copy(update={"subsample": None})
         notes.append(f"density ratio refused, nothing is subsampled: {subject.ratio_problems[0]}")
     if subject.kind == "release":
         notes.append("a release does not say which samples came first: limits are fitted on all")
@@ -58,8 +58,8 @@ def preview(
         policy,
         subject.uniforms,
         subject.in_first_round,
-        subject.neighbours if policy.needs_neighbours else None,
-        _features(subject) if policy.diversity != "none" else None,
+        subject.neighbours if policy.reads("neighbours") else None,
+        _features(subject) if policy.reads("features") else None,
         None if reviews is None else reviews.deciding(),
     )
     changes = changed(subject, selection)
@@ -180,11 +180,10 @@ def run_selection(
 
 
 def overrides_of(policy: Policy) -> Sequence[str]:
-    """The policy as `--set` has it, every field."""
-    return [
-        f"policy.{name}={yaml.safe_dump(value).splitlines()[0]}"
-        for name, value in policy.model_dump(mode="json").items()
-    ]
+    """The policy as `--set` has it, every slot."""
+    slots = policy.model_dump(mode="json")
+    texts = {n: yaml.safe_dump(v, default_flow_style=True, width=1000) for n, v in slots.items()}
+    return [f"policy.{name}={text.splitlines()[0]}" for name, text in texts.items()]
 
 
 def _rows(decided: Selection | Subject, rows: np.ndarray) -> pa.Table:
@@ -213,7 +212,7 @@ def _features(subject: Subject) -> Features:
     folder = subject.path / "features" / "ratio"
     if subject.kind != "run" or not any(folder.glob("*.npy")):
         raise BadInput(
-            f"policy.diversity needs features, and {subject.path} has none; run "
+            f"policy.quota needs features, and {subject.path} has none; run "
             "`cgankd find-neighbours` on the run"
         )
     counts = [spec.count for spec in read_plan(subject.path / "pool" / "plan.json").shards]

@@ -37,8 +37,8 @@ from cgankd.app.stages.selections import arm_policies, decide, effective_policy,
 from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
 from cgankd.curation.metrics.measured import Measured
 from cgankd.curation.metrics.two_sample import TwoSampleByLabel, two_sample_by_label
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
 from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels

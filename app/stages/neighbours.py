@@ -12,7 +12,7 @@ from cgankd.curation.neighbours.pool_features import (
     short_features,
 )
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.nets.device import threads
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import fingerprint, sha256_file
@@ -26,7 +26,7 @@ PAIRS, COLUMNS = "neighbours.parquet", "columns.parquet"
 
 def needs(policy: Policy) -> bool:
     """Whether a policy decides by neighbours or by features."""
-    return policy.needs_neighbours or policy.diversity != "none"
+    return policy.reads("neighbours", "features")
 
 
 def neighbours_stage(ctx: Context) -> Facts:

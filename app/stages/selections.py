@@ -9,8 +9,10 @@ import numpy as np
 from cgankd.app.context import Context, Facts
 from cgankd.app.stages.build import produce, score
 from cgankd.app.stages.neighbours import needs, read_features, read_neighbours, search
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, Selection, score_columns, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores, score_columns
+from cgankd.curation.policies.selection import Selection, select
+from cgankd.curation.policies.teacher_rules import Quantile, TeacherLabels
 from cgankd.shardset.files import sha256_file
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import ContinuousLabels
@@ -22,8 +24,6 @@ TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by 
 
 ARMS_WITHOUT_REVIEWS = ("raw", "subsampled", "filtered", "relabelled")
 
-OFF = {"memorised": None, "outliers": None, "duplicates": None, "diversity": "none"}
-
 
 def arm_policies(policy: Policy) -> dict[str, Policy]:
     """The named selections that arms train from, each the recipe's policy with parts left out.
@@ -31,14 +31,14 @@ def arm_policies(policy: Policy) -> dict[str, Policy]:
     What goes by neighbours or features is in the whole policy alone, so that each arm differs from
     the next in one thing.
     """
-    filter_ = policy.filter if policy.filter != "none" else "quantile"
     parts: dict[str, dict[str, Any]] = {
-        "raw": {"subsample": "none", "filter": "none", "relabel": False},
-        "subsampled": {"filter": "none", "relabel": False},
-        "filtered": {"filter": filter_, "relabel": False},
-        "relabelled": {"filter": "none", "relabel": True},
+        "raw": {"subsample": None, "filter": None, "relabel": None},
+        "subsampled": {"filter": None, "relabel": None},
+        "filtered": {"filter": policy.filter or Quantile(), "relabel": None},
+        "relabelled": {"filter": None, "relabel": TeacherLabels()},
     }
-    arms = {name: policy.model_copy(update={**OFF, **part}) for name, part in parts.items()}
+    alone = policy.by_scores_alone()
+    arms = {name: alone.model_copy(update=part) for name, part in parts.items()}
     return {**arms, "cgan-kd": policy}
 
 
@@ -53,7 +53,7 @@ def select_all(ctx: Context) -> Facts:
         scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
         reviews = {name: reviews_for(ctx, name, scores.key) for name in policies}
         chosen = {
-            name: decide(ctx, scores, plan, policy.model_copy(update=OFF), reviews[name])
+            name: decide(ctx, scores, plan, policy.by_scores_alone(), reviews[name])
             for name, policy in policies.items()
         }
         wanted, groups = _top_up(ctx, plan, list(chosen.values()))
@@ -71,11 +71,15 @@ def select_all(ctx: Context) -> Facts:
         write_selection(ctx, name, policies[name], selection, reviews[name])
         for problem in selection.problems(ctx.space):
             ctx.console.note(f"{name}: {problem}")
-        lever = "pool.per_label" if needs(policies[name]) else "pool.max_factor or policy.accept"
+        lever = (
+            "pool.per_label"
+            if needs(policies[name])
+            else "pool.max_factor or policy.subsample.accept"
+        )
         for group, missing in selection.shortfall.items():
             ctx.console.note(
                 f"{name}: {ctx.space.group_names[group]} is {missing} short of its quota; raise "
-                f"{lever}, or lower policy.quota"
+                f"{lever}, or lower policy.quota.size"
             )
     ctx.write_recipe()
     return {name: selection.counts() for name, selection in chosen.items()}
@@ -118,7 +122,7 @@ def effective_policy(ctx: Context) -> Policy:
     """The recipe's policy; without subsampling where the density ratio was refused."""
     policy = ctx.recipe.policy
     if ctx.run.stage_facts("ratio")["problems"]:
-        return policy.model_copy(update={"subsample": "none"})
+        return policy.model_copy(update={"subsample": None})
     return policy
 
 
@@ -143,8 +147,8 @@ def decide(
         policy,
         uniforms(plan.seed, 0, plan.count, "accept"),
         plan.in_first_round(scores.key),
-        read_neighbours(ctx) if policy.needs_neighbours else None,
-        read_features(ctx) if policy.diversity != "none" else None,
+        read_neighbours(ctx) if policy.reads("neighbours") else None,
+        read_features(ctx) if policy.reads("features") else None,
         reviews,
     )
 

@@ -37,14 +37,14 @@ def most_diverse(
     if wrong.size:
         raise BadInput(
             f"{where}: features of {wrong.size} of {len(features)} samples are not finite, first "
-            f"of sample {wrong[0]}; score the pool again, or take policy.diversity none"
+            f"of sample {wrong[0]}; score the pool again, or take policy.quota.kind lowest-keys"
         )
     if count >= len(features):
         return np.arange(len(features))
     if (features == features[0]).all():
         raise BadInput(
             f"{where}: features of all {len(features)} samples are equal, so that no choice is "
-            "more diverse than another; look at the samples, or take policy.diversity none"
+            "more diverse than another; look at the samples, or take policy.quota.kind lowest-keys"
         )
     points = _directions(features)
     rows = _farthest(points, count) if method == "farthest" else _central(points, count)

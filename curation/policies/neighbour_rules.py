@@ -1,68 +1,86 @@
-"""What a policy makes of neighbours: which samples are copies of real images, outliers, or
-near-duplicates of one another.
-"""
+"""What goes by neighbours: copies of real images, outliers, and near-duplicates of one another."""
 
 from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from cgankd.curation.neighbours.duplicates import all_but_best, components
 from cgankd.curation.neighbours.table import Neighbours
-from cgankd.curation.policies.policy import Threshold
+from cgankd.curation.policies.rule import Decision, Reason, Samples, Settings, Source, Threshold
 from cgankd.shardset.errors import BadInput
 
+NEIGHBOURS: frozenset[Source] = frozenset({"neighbours"})
 
-def aligned_rows(neighbours: Neighbours, key: np.ndarray, scored: np.ndarray) -> np.ndarray:
-    """The rows int64 of ascending keys `[n]` that neighbours' entries belong to, in their order.
 
-    `BadInput` where a scored sample has no neighbours, or neighbours are of another pool.
+class Copies(Settings):
+    """Drops what is so similar to a real training image that the generator memorised it."""
+
+    kind: Literal["similarity"] = "similarity"
+    reads: ClassVar[frozenset[Source]] = NEIGHBOURS
+    threshold: Threshold = Field(
+        "calibrated",
+        description="similarity in [−1, 1] from which a sample is a copy; calibrated: more alike "
+        "than different real images are",
+    )
+
+    def decide(self, samples: Samples, kept: np.ndarray) -> Decision:
+        """What is no copy; fitted are the calibrated thresholds."""
+        near, rows = samples.near
+        dropped = memorised(near, samples.scores.group[rows], self.threshold)
+        return _without(rows[dropped], kept, "memorised", near, "memorised", self.threshold)
+
+
+class Outliers(Settings):
+    """Drops what is far from the centre of its label's real images."""
+
+    kind: Literal["distance"] = "distance"
+    reads: ClassVar[frozenset[Source]] = NEIGHBOURS
+    threshold: Threshold = Field(
+        "calibrated",
+        description="largest distance, in times the median real image's; calibrated: further than "
+        "real images are",
+    )
+
+    def decide(self, samples: Samples, kept: np.ndarray) -> Decision:
+        """What is near enough; fitted are the calibrated thresholds."""
+        near, rows = samples.near
+        limit = _each(self.threshold, near.thresholds.outliers, samples.scores.group[rows])
+        return _without(
+            rows[near.outlier > limit], kept, "outlier", near, "outliers", self.threshold
+        )
+
+
+class Duplicates(Settings):
+    """Of samples connected by near-duplicate pairs, keeps the one with the least teacher error.
+
+    One of the first round stays before any other, so that a top-up revokes none but where it
+    connects two kept samples.
     """
-    rows = np.minimum(np.searchsorted(key, neighbours.key), len(key) - 1)
-    strangers = np.flatnonzero(key[rows] != neighbours.key)
-    if strangers.size:
-        raise BadInput(
-            f"neighbours of key {neighbours.key[strangers[0]]} and {strangers.size - 1:,} more are "
-            "not of this pool; find the neighbours again"
-        )
-    missing = scored.copy()
-    missing[rows] = False
-    if missing.any():
-        raise BadInput(
-            f"neighbours lack key {key[missing.argmax()]} and {missing.sum() - 1:,} more scored "
-            "samples; find the neighbours again"
-        )
-    return rows
+
+    kind: Literal["similarity"] = "similarity"
+    reads: ClassVar[frozenset[Source]] = NEIGHBOURS | {"teacher"}
+    threshold: Threshold = Field(
+        "calibrated",
+        description="similarity in [−1, 1] that connects two samples; calibrated: more alike than "
+        "different real images are",
+    )
+
+    def decide(self, samples: Samples, kept: np.ndarray) -> Decision:
+        """All but the worse duplicates of what is kept; fitted are the calibrated thresholds."""
+        near, rows = samples.near
+        rank = ~samples.in_first_round[rows], samples.scores.teacher_error[rows]
+        component = duplicate_groups(near, samples.scores.group[rows], self.threshold)
+        left = np.flatnonzero(kept[rows])
+        worse = all_but_best(component[left], *(values[left] for values in rank))
+        return _without(rows[left[worse]], kept, "duplicate", near, "duplicates", self.threshold)
 
 
 def memorised(neighbours: Neighbours, groups: np.ndarray, threshold: Threshold) -> np.ndarray:
     """Bool `[n]`: whether a training image is at least so similar; `groups` int64 `[n]`."""
     least = _each(threshold, neighbours.thresholds.memorised, groups)
     return neighbours.nearest_real_similarity >= least
-
-
-def outliers(neighbours: Neighbours, groups: np.ndarray, threshold: Threshold) -> np.ndarray:
-    """Bool `[n]`: whether a sample is further from its label's centre than the threshold."""
-    return neighbours.outlier > _each(threshold, neighbours.thresholds.outliers, groups)
-
-
-def duplicates(
-    neighbours: Neighbours,
-    groups: np.ndarray,
-    threshold: Threshold,
-    kept: np.ndarray,
-    *rank: np.ndarray,
-) -> np.ndarray:
-    """Bool `[n]`: whether a better one of the samples `kept` (bool `[n]`) is connected to a sample
-    by pairs at least so similar; the lowest `rank` is best, then the lowest key.
-
-    Samples that are gone connect too: two that are like a third are of one group. `BadInput` for
-    a threshold below that of the stored pairs.
-    """
-    component = duplicate_groups(neighbours, groups, threshold)
-    rows = np.flatnonzero(kept)
-    dropped = np.zeros(len(groups), bool)
-    dropped[rows] = all_but_best(component[rows], *(values[rows] for values in rank))
-    return dropped
 
 
 def duplicate_groups(
@@ -75,8 +93,9 @@ def duplicate_groups(
     loosest = max(neighbours.thresholds.loosest.values())
     if not isinstance(threshold, str) and threshold < loosest:
         raise BadInput(
-            f"policy.duplicates {threshold:g}: pairs are stored from a similarity of {loosest:.4f} "
-            "up; raise it, or lower neighbours.loosest and find the neighbours again"
+            f"policy.duplicates.threshold {threshold:g}: pairs are stored from a similarity "
+            f"of {loosest:.4f} up; raise it, or lower neighbours.loosest and find the neighbours "
+            "again"
         )
     near = neighbours.similarity >= _each(threshold, neighbours.thresholds.duplicates, groups[a])
     return components(a[near], b[near], len(groups))
@@ -90,3 +109,20 @@ def _each(
     table = np.full(max(calibrated) + 1, np.inf)
     table[list(calibrated)] = list(calibrated.values())
     return table[groups]
+
+
+def _without(
+    dropped: np.ndarray,
+    kept: np.ndarray,
+    reason: Reason,
+    neighbours: Neighbours,
+    name: str,
+    threshold: Threshold,
+) -> Decision:
+    """The decision to drop some rows, with the calibrated thresholds where it went by them."""
+    passes = np.ones(len(kept), bool)
+    passes[dropped] = False
+    fitted: dict[str, Any] = {}
+    if threshold == "calibrated":
+        fitted[name] = neighbours.thresholds.as_json()[name]
+    return Decision(passes, reason, fitted)

@@ -7,74 +7,30 @@ or a part of the range), so that a top-up never revokes a kept sample.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cgankd.curation.neighbours.find import Features
 from cgankd.curation.neighbours.table import Neighbours
-from cgankd.curation.policies.neighbour_rules import aligned_rows, duplicates, memorised, outliers
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.quotas import beyond_quota
-from cgankd.curation.policies.subsampling import accepted
-from cgankd.curation.policies.teacher_filters import agrees, error_limits
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Reason, Samples, Scores
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.reviews import VERDICTS, Reviews
 
-REASONS = ("ratio", "teacher", "duplicate", "memorised", "outlier", "quota", "reviewer")
+REASONS: tuple[str, ...] = get_args(Reason)
 KEPT = -1
 REMEDIES = {
-    "ratio": "take policy.subsample none or raise policy.accept",
-    "teacher": "raise policy.rho or policy.agreement_within, or take policy.filter none",
-    "duplicate": "the label has collapsed: train its generator longer, or raise policy.duplicates",
+    "ratio": "take policy.subsample null or raise policy.subsample.accept",
+    "teacher": "loosen policy.filter (rho, within), or take policy.filter null",
+    "duplicate": "the label has collapsed: train its generator longer, or raise "
+    "policy.duplicates.threshold",
     "memorised": "the generator repeats its training images: give it more, or train it for less",
     "outlier": "look at the status column of the score table, then at policy.outliers",
     "reviewer": "reviewers rejected them: train the generator longer, or look at them again",
 }
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The columns that a policy reads, one entry per pool sample in key order."""
-
-    key: np.ndarray  # int64 [n]
-    label: np.ndarray  # [n], as assigned: int64 classes, or float64 in the label's unit
-    group: np.ndarray  # int64 [n], of the assigned label
-    ratio: np.ndarray  # float64 [n], ≥ 0; NaN where the sample failed
-    teacher_label: np.ndarray  # [n], like `label`: the teacher's class or value
-    teacher_error: np.ndarray  # float64 [n], ≥ 0
-    scored: np.ndarray  # bool [n]: False for a sample that failed; it is dropped as an outlier
-
-    @classmethod
-    def from_table(cls, table: pa.Table, space: LabelSpace) -> Self:
-        """The scores of a table with `score_columns`."""
-
-        def floats(name: str) -> np.ndarray:
-            return table[name].to_numpy().astype(np.float64)
-
-        label = table["label"].to_numpy()
-        if space.task == "regression":
-            teacher_label = floats("teacher_value")
-        else:
-            teacher_label = table["teacher_label"].fill_null(-1).to_numpy()
-        return cls(
-            key=table["key"].to_numpy(),
-            label=label,
-            group=space.group_of(label),
-            ratio=floats("density_ratio"),
-            teacher_label=teacher_label,
-            teacher_error=floats("teacher_error"),
-            scored=pc.equal(table["status"], "ok").to_numpy(),
-        )
-
-
-def score_columns(space: LabelSpace) -> tuple[str, ...]:
-    """The columns of a score table that a policy reads."""
-    told = "teacher_value" if space.task == "regression" else "teacher_label"
-    return ("key", "label", "density_ratio", told, "teacher_error", "status")
 
 
 @dataclass(frozen=True)
@@ -147,7 +103,7 @@ def select(
 
     Each sample has the reason of the first to drop it, in this order: ratio, teacher, memorised,
     outlier, duplicate, quota. `BadInput` for a policy on neighbours without these, and for
-    `policy.diversity` without `features`, float `[n, d]` of the net that the ratio stands on.
+    a diverse quota without `features`, float `[n, d]` of the net that the ratio stands on.
 
     `reviews` overrule the policy on the samples that they name, and touch others by the quota
     alone: reject drops, accept keeps, beyond the quota too, and relabel keeps with its own label. A
@@ -161,23 +117,22 @@ def select(
         raise BadInput("scores are not in the order of their keys; read them with read_numbered")
     reason = np.full(len(scores.key), KEPT, dtype=np.int8)
     reason[~scores.scored] = REASONS.index("outlier")
-    groups = _rows_of(scores.group)
-    fit = in_first_round & scores.scored
-    passes, bounds = accepted(scores.ratio, uniforms, policy, fit, in_first_round, groups)
-    reason[(reason == KEPT) & ~passes] = REASONS.index("ratio")
-    fitted: dict[str, Any] = {**bounds}
-    fitted |= _filter(scores, policy, reason, in_first_round, groups)
-    if policy.needs_neighbours:
-        fitted |= _drop_by_neighbours(scores, policy, neighbours, reason, in_first_round)
-    final = np.where(policy.relabel & scores.scored, scores.teacher_label, scores.label)
     exempt = np.zeros(len(reason), bool)
-    if reviews is not None:
-        final, exempt = _overrule(scores, reviews, reason, final)
-    beyond, shortfall = beyond_quota(
-        groups, reason == KEPT, policy, in_first_round, features, exempt
-    )
-    reason[beyond] = REASONS.index("quota")
-    return Selection(scores.key, reason, final, scores.label, scores.group, fitted, shortfall)
+    samples = Samples(scores, uniforms, in_first_round, neighbours, features, exempt)
+    label = scores.label
+    fitted: dict[str, Any] = {}
+    shortfall: dict[int, int] = {}
+    for slot in Policy.model_fields:
+        if slot == "quota" and reviews is not None:
+            label, exempt[:] = _overrule(scores, reviews, reason, label)
+        if (rule := policy.rules.get(slot)) is None:
+            continue
+        decision = rule.decide(samples, reason == KEPT)
+        reason[(reason == KEPT) & ~decision.kept] = REASONS.index(decision.reason)
+        fitted |= decision.fitted
+        shortfall |= decision.shortfall
+        label = label if decision.label is None else decision.label
+    return Selection(scores.key, reason, label, scores.label, scores.group, fitted, shortfall)
 
 
 def _overrule(
@@ -202,80 +157,3 @@ def _overrule(
     named = relabelled & scores.scored[rows]
     final[rows[named]] = reviews.label[named]
     return final, kept
-
-
-def _drop_by_neighbours(
-    scores: Scores,
-    policy: Policy,
-    neighbours: Neighbours | None,
-    reason: np.ndarray,
-    in_first_round: np.ndarray,
-) -> dict[str, Any]:
-    """Drops copies of real images, then outliers, then all but the best of near-duplicates;
-    returns the calibrated thresholds that it went by.
-
-    Of duplicates one of the first round stays before any other, so that a top-up revokes none but
-    where it connects two kept samples.
-    """
-    if neighbours is None:
-        raise BadInput(
-            "policy.memorised, policy.outliers and policy.duplicates need neighbours; find them "
-            "first, or set all three to null"
-        )
-    rows = aligned_rows(neighbours, scores.key, scores.scored)
-    groups = scores.group[rows]
-
-    def drop(dropped: np.ndarray, name: str) -> None:
-        own = rows[dropped]
-        reason[own[reason[own] == KEPT]] = REASONS.index(name)
-
-    if policy.memorised is not None:
-        drop(memorised(neighbours, groups, policy.memorised), "memorised")
-    if policy.outliers is not None:
-        drop(outliers(neighbours, groups, policy.outliers), "outlier")
-    if policy.duplicates is not None:
-        rank = ~in_first_round[rows], scores.teacher_error[rows]
-        kept = reason[rows] == KEPT
-        drop(duplicates(neighbours, groups, policy.duplicates, kept, *rank), "duplicate")
-    thresholds = neighbours.thresholds.as_json()
-    names = ("memorised", "outliers", "duplicates")
-    return {name: thresholds[name] for name in names if getattr(policy, name) == "calibrated"}
-
-
-def _filter(
-    scores: Scores,
-    policy: Policy,
-    reason: np.ndarray,
-    in_first_round: np.ndarray,
-    groups: Mapping[int, np.ndarray],
-) -> dict[str, dict[str, float]]:
-    """Drops what the teacher does not let pass of what was kept so far; returns the quantiles."""
-    code = REASONS.index("teacher")
-    if policy.filter == "none":
-        return {}
-    if policy.filter == "agreement":
-        told = agrees(
-            scores.label, scores.teacher_label, scores.teacher_error, policy.agreement_within
-        )
-        reason[(reason == KEPT) & ~told] = code
-        return {}
-    low = policy.band_low if policy.filter == "band" else 0.0
-    scopes = groups if policy.scope == "per-label" else {"all": np.arange(len(reason))}
-    lows, quantiles = {}, {}
-    for name, rows in scopes.items():
-        kept = rows[reason[rows] == KEPT]
-        fit = kept[in_first_round[kept]]
-        if fit.size == 0:
-            continue
-        least, cut = error_limits(scores.teacher_error[fit], policy.rho, low)
-        errors = scores.teacher_error[kept]
-        reason[kept[(errors < least) | (errors > cut)]] = code
-        lows[str(name)], quantiles[str(name)] = least, cut
-    return {"quantile": quantiles} | ({"band_low": lows} if policy.filter == "band" else {})
-
-
-def _rows_of(groups: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each group, ascending."""
-    order = np.argsort(groups, kind="stable")
-    values, starts = np.unique(groups[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))

@@ -1,46 +1,56 @@
 """Which samples a density ratio lets pass: rejection as published, or with a stated acceptance."""
 
-from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from cgankd.curation.policies.policy import Policy
-
-Fitted = dict[str, dict[str, float | None]]
+from cgankd.curation.policies.rule import Decision, Samples, Settings, Source
 
 
-def accepted(
-    ratio: np.ndarray,
-    uniforms: np.ndarray,
-    policy: Policy,
-    fit: np.ndarray,
-    in_first_round: np.ndarray,
-    groups: Mapping[int, np.ndarray],
-) -> tuple[np.ndarray, Fitted]:
-    """Bool `[n]` of ratios `[n]`, and the M or c of each group of rows that it was decided by.
-
-    `uniforms` in (0, 1) `[n]` belong to the samples; `fit` bool `[n]` are those of the first round
-    that M and c are fitted on.
+class Rejection(Settings):
+    """Accepts a sample with probability r/M, where r is its density ratio and M the largest ratio
+    of its label (cDR-RS, arXiv 2103.11166).
     """
-    passes = np.ones(len(ratio), bool)
-    if policy.subsample == "none":
-        return passes, {}
-    fitted: dict[str, float | None] = {}
-    for group, rows in groups.items():
-        first = ratio[rows[fit[rows]]]
-        if policy.subsample == "rejection":
-            bound = running_bound(first, ratio[rows], in_first_round[rows])
+
+    kind: Literal["rejection"] = "rejection"
+    reads: ClassVar[frozenset[Source]] = frozenset({"ratio"})
+
+    def decide(self, samples: Samples, kept: np.ndarray) -> Decision:
+        """What passes; fitted is M for each group."""
+        ratio, passes = samples.scores.ratio, np.ones(len(kept), bool)
+        fit = samples.in_first_round & samples.scores.scored
+        fitted = {}
+        for group, rows in samples.groups.items():
+            bound = running_bound(ratio[rows[fit[rows]]], ratio[rows], samples.in_first_round[rows])
             probability = np.divide(ratio[rows], bound, out=np.zeros(len(rows)), where=bound > 0)
             fitted[str(group)] = float(bound.max(initial=0.0))
-        else:
-            factor = acceptance_factor(first, policy.accept)
+            passes[rows] = samples.uniforms[rows] <= probability
+        return Decision(passes, "ratio", {"M": fitted})
+
+
+class BudgetedRejection(Settings):
+    """Accepts a sample with probability min(1, c·r), where r is its density ratio and c is solved
+    for each label so that the mean acceptance is `accept` (arXiv 2311.00460).
+    """
+
+    kind: Literal["budget"] = "budget"
+    reads: ClassVar[frozenset[Source]] = frozenset({"ratio"})
+    accept: float = Field(0.5, gt=0, le=1, description="mean acceptance")
+
+    def decide(self, samples: Samples, kept: np.ndarray) -> Decision:
+        """What passes; fitted is c for each group, null where every positive ratio passes."""
+        ratio, passes = samples.scores.ratio, np.ones(len(kept), bool)
+        fit = samples.in_first_round & samples.scores.scored
+        fitted = {}
+        for group, rows in samples.groups.items():
+            factor = acceptance_factor(ratio[rows[fit[rows]]], self.accept)
             # 0 · inf where a ratio is 0 and every positive one is accepted
             with np.errstate(invalid="ignore"):
                 product = np.nan_to_num(factor * ratio[rows], nan=0.0, posinf=1.0)
-            probability = np.minimum(1.0, product)
             fitted[str(group)] = factor if np.isfinite(factor) else None
-        passes[rows] = uniforms[rows] <= probability
-    return passes, {"M" if policy.subsample == "rejection" else "c": fitted}
+            passes[rows] = samples.uniforms[rows] <= np.minimum(1.0, product)
+        return Decision(passes, "ratio", {"c": fitted})
 
 
 def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:

@@ -180,12 +180,23 @@ def _space_change(old: LabelSpace, new: LabelSpace) -> str:
 
 
 def _policy_changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    before, after = (part if isinstance(part, dict) else {} for part in (old, new))
+    before, after = (_by_path(part) if isinstance(part, dict) else {} for part in (old, new))
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
         if _text(before.get(name)) != _text(after.get(name))
     }
+
+
+def _by_path(fields: dict[str, Any]) -> dict[str, Any]:
+    """The settings of each slot by their paths, `filter.rho` say."""
+    paths: dict[str, Any] = {}
+    for name, value in fields.items():
+        inner = value if isinstance(value, dict) else {}
+        paths |= {f"{name}.{field}": setting for field, setting in inner.items()}
+        if not isinstance(value, dict):
+            paths[name] = value
+    return paths
 
 
 def _text(value: Any) -> bytes:

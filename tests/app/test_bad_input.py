@@ -51,11 +51,11 @@ def photographs(folder, counts, size=(12, 12), mode="L"):
 
 
 def test_an_unknown_recipe_key_names_the_nearest(tmp_path):
-    """`policy.roh` is answered with `rho`."""
+    """`policy.filter.roh` is answered with `rho`."""
     out = tmp_path / "run"
-    line = refused(out, "run", "digits", "--out", out, "--set", "policy.roh=0.5")
+    line = refused(out, "run", "digits", "--out", out, "--set", "policy.filter.roh=0.5")
 
-    assert "policy.roh" in line
+    assert "policy.filter.roh" in line
     assert "rho" in line
 
 

@@ -16,8 +16,9 @@ from cgankd.app.console import Console
 from cgankd.app.pages.check import WORDS
 from cgankd.app.pages.records import CheckFacts, read_record
 from cgankd.app.recipe import load_recipe
-from cgankd.app.stages.selections import OFF, arm_policies, select_all
-from cgankd.curation.policies.policy import Policy
+from cgankd.app.stages.selections import arm_policies, select_all
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.teacher_rules import Quantile
 from cgankd.nets.networks import load_network
 from cgankd.shardset.errors import BadInput, RatioRefused
 from cgankd.shardset.records import CheckSummary
@@ -179,9 +180,15 @@ def test_each_arm_differs_from_the_next_in_one_thing():
     assert changed("raw", "subsampled") == {"subsample"}
     assert changed("subsampled", "filtered") == {"filter"}
     assert changed("subsampled", "relabelled") == {"relabel"}
-    assert changed("filtered", "cgan-kd") == {"relabel", *OFF}
-    assert arms["filtered"]["filter"] == "band"
-    assert arm_policies(Policy(filter="none"))["filtered"].filter == "quantile"
+    assert changed("filtered", "cgan-kd") == {
+        "relabel",
+        "copies",
+        "outliers",
+        "duplicates",
+        "quota",
+    }
+    assert arms["filtered"]["filter"]["kind"] == "band"
+    assert arm_policies(Policy(filter="none"))["filtered"].filter == Quantile()
 
 
 def test_diff_says_which_keys_changed_and_why(copy):
@@ -373,7 +380,7 @@ def test_nets_that_took_part_say_in_what(checked):
     teacher = json.loads((run / "teacher" / "stage.json").read_text())["facts"]["sha256"]
     policy = read_metadata(run / "selections" / "plain.parquet")["policy"]
     by = {row["metric"]: row["judge"] for row in told["metrics"]}
-    subsampled = "policy.subsample" if policy["subsample"] != "none" else ""
+    subsampled = "policy.subsample" if policy["subsample"] is not None else ""
 
     assert {by[name]["sha256"] for name in by if name.startswith("teacher")} == {teacher}
     assert by["teacher_agreement"]["selected"] == ""

@@ -154,7 +154,7 @@ def test_policy_recipe_weights_and_metrics_are_compared_field_by_field(
     told: dict[str, Any],
 ) -> None:
     """By dotted paths; the recipe's policy is not told twice, nor a figure only one side has."""
-    assert told["policy"] == fields(("relabel", None, True), ("rho", 0.9, 0.7))
+    assert told["policy"] == fields(("filter.rho", 0.9, 0.7), ("relabel.kind", None, "teacher"))
     assert told["recipe"] == fields(("student.steps", [20], [20, 40]))
     assert told["weights"] == fields(("teacher", "1" * 64, "3" * 64))
     assert told["metrics"] == fields(("fidelity.fid", 12.5, 10.0), ("fitted.quantile.0", 2.5, 1.5))
@@ -219,7 +219,7 @@ def test_releases_of_different_pools_are_compared_in_all_but_keys(
         ("class 1", 3, 3),
         ("class 2", 3, 3),
     ]
-    assert told["policy"] == fields(("filter", "quantile", "none"), ("rho", 0.9, None))
+    assert told["policy"] == fields(("filter.kind", "quantile", None), ("filter.rho", 0.9, None))
 
 
 def test_another_label_space_and_other_columns_are_told(

@@ -235,7 +235,7 @@ def test_a_release_is_the_next_version_of_what_changed(finished, tmp_path):
     assert (strict["version"], strict["accepted"]) == ("v1.1.0", 50)
     manifest = read_manifest(copy / "release" / "v1.1.0")
     assert manifest.changes is not None
-    assert manifest.changes.policy == {"quota": (8, 5)}
+    assert manifest.changes.policy == {"quota.size": (8, 5)}
     with pytest.raises(BadInput, match=r"release/v1\.0\.0 .* a release never changes"):
         commands.release(copy, console=console, selection="strict", rejected=True, version="v1.0.0")
 

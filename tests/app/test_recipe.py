@@ -1,9 +1,11 @@
 """Recipes: presets are valid, mistakes are refused by name, what was resolved reads back."""
 
 import pytest
+import yaml
 
-from cgankd.app.recipe import load_recipe, preset_names, recipe_yaml
-from cgankd.shardset.errors import RecipeError
+from cgankd.app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
+from cgankd.curation.policies import Policy
+from cgankd.shardset.errors import BadInput, RecipeError
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -22,20 +24,26 @@ def test_the_four_presets_are_there():
 
 
 def test_an_override_reaches_its_field_and_only_it():
-    """`--set policy.rho=0.5` changes ρ alone."""
-    before, after = load_recipe("digits"), load_recipe("digits", ["policy.rho=0.5"])
+    """`--set policy.filter.rho=0.5` changes ρ alone."""
+    before, after = load_recipe("digits"), load_recipe("digits", ["policy.filter.rho=0.5"])
 
-    assert after.policy.rho == 0.5
+    assert after.policy.filter.rho == 0.5
     assert before == after.model_copy(update={"policy": before.policy})
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("policy.roh=0.5", ["policy.roh", "did you mean rho"]),
+        ("policy.filter.roh=0.5", ["unknown key policy.filter.roh", "did you mean rho"]),
+        ("policy.filtre=band", ["policy.filtre", "did you mean filter"]),
+        ("policy.filter.kind=bands", ["policy.filter.kind", "did you mean band"]),
+        ("policy.filter=bands", ["policy.filter.kind", "did you mean band"]),
+        ("policy.filter.low=0.2", ["unknown key policy.filter.low"]),
+        ("policy.band_low=0.2", ["unknown key policy.filter.low"]),
+        ("policy.quota.kind=farthest-first", ["policy.quota.kind", "did you mean farthest"]),
         ("polcy.rho=0.5", ["polcy", "did you mean policy"]),
-        ("policy.rho=2", ["policy.rho", "2"]),
-        ("policy.rho=high", ["policy.rho", "high"]),
+        ("policy.rho=2", ["policy.filter.rho", "2"]),
+        ("policy.filter.rho=high", ["policy.filter.rho", "high"]),
         ("seeds=3", ["seeds"]),
         ("arms=[no-kd, cgankd]", ["cgankd", "did you mean cgan-kd"]),
         ("arms=[raw]", ["no-kd"]),
@@ -55,6 +63,65 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(override, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["policy.rho=0.5"], ["policy.filter.rho=0.5"]),
+        (
+            ["policy.filter=band", "policy.band_low=0.2"],
+            ["policy.filter.kind=band", "policy.filter.low=0.2"],
+        ),
+        (["policy.filter=none"], ["policy.filter=null"]),
+        (["policy.subsample=rejection"], ["policy.subsample={kind: rejection}"]),
+        (["policy.memorised=0.9"], ["policy.copies.threshold=0.9"]),
+        (["policy.duplicates=calibrated"], ["policy.duplicates.threshold=calibrated"]),
+        (["policy.relabel=true"], ["policy.relabel.kind=teacher"]),
+        (["policy.quota=7", "policy.diversity=kmeans"], ["policy.quota={kind: kmeans, size: 7}"]),
+        (["policy.quota=null"], ["policy.quota=null"]),
+    ],
+)
+def test_old_names_of_a_policy_are_read_and_the_new_path_is_said(old, new):
+    """Until 0.1 a policy was flat; one line names where each field is now."""
+    lines = []
+    recipe = load_recipe("digits", old, lines.append)
+
+    assert recipe == load_recipe("digits", new)
+    if old == ["policy.rho=0.5"]:
+        assert lines == ["policy.rho is now policy.filter.rho"]
+
+
+def test_an_old_recipe_file_means_what_it_meant(tmp_path):
+    """All of its flat fields were written; those that its kinds make idle are left out."""
+    flat = {
+        "subsample": "none", "accept": 0.5, "filter": "quantile", "scope": "global", "rho": 0.7,
+        "band_low": 0.1, "agreement_within": None, "memorised": None, "outliers": 3.0,
+        "duplicates": None, "relabel": True, "quota": 9, "diversity": "none",
+    }  # fmt: skip
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(preset_text("digits")), "policy": flat}))
+    policy = load_recipe(str(path)).policy
+
+    assert policy.model_dump() == {
+        "subsample": None,
+        "filter": {"kind": "quantile", "rho": 0.7, "scope": "global"},
+        "copies": None,
+        "outliers": {"kind": "distance", "threshold": 3.0},
+        "duplicates": None,
+        "relabel": {"kind": "teacher"},
+        "quota": {"kind": "lowest-keys", "size": 9},
+    }
+    assert Policy.model_validate(flat) == policy
+    assert load_recipe(str(path), ["policy.filter.rho=0.8"]).policy.filter.rho == 0.8
+
+
+def test_a_field_that_would_have_no_effect_is_refused_by_name():
+    """An old name of a slot that is null, and a field of another kind."""
+    with pytest.raises(BadInput, match=r"policy\.rho is now policy\.filter\.rho.*no effect"):
+        load_recipe("digits", ["policy.filter=null", "policy.rho=0.5"])
+    with pytest.raises(RecipeError, match=r"unknown key policy\.filter\.rho"):
+        load_recipe("digits", ["policy.filter=agreement", "policy.rho=0.5"])
 
 
 def test_a_threshold_of_the_other_task_is_refused():

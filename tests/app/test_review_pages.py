@@ -156,7 +156,7 @@ def test_the_policy_page_previews_saves_and_selects(drawn, run, tmp_path, monkey
 
     control(page.text_input, "File").set_value("mine.yaml")
     button(page, "Save recipe").click().run()
-    assert load_recipe(str(tmp_path / "mine.yaml")).policy.rho == 0.2
+    assert load_recipe(str(tmp_path / "mine.yaml")).policy.filter.rho == 0.2
     control(page.text_input, "Selection's name").set_value("strict")
     button(page, "Run selection").click().run()
     assert not page.exception

@@ -102,5 +102,5 @@ def test_features_that_tell_nothing_are_refused():
     features[3, 0], features[7, 1] = np.nan, np.inf
     with pytest.raises(BadInput, match=r"2 of 10 samples are not finite, first of sample 3"):
         most_diverse(features, 2, "farthest")
-    with pytest.raises(BadInput, match=r"all 10 samples are equal.*policy\.diversity none"):
+    with pytest.raises(BadInput, match=r"all 10 samples are equal.*lowest-keys"):
         most_diverse(np.ones((10, 4), np.float16), 2, "kmeans")

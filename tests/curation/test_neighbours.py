@@ -18,17 +18,17 @@ from cgankd.curation.neighbours.feature_space import (
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
 from cgankd.curation.neighbours.search import near_pairs, nearest, nearest_others
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import REASONS, Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import REASONS, select
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 SPACE = ClassLabels(names=("a", "b", "c"))
 DEGREES = ContinuousLabels(unit="degrees", low=0, high=60, groups=6)
-NOTHING = Policy(subsample="none", filter="none")
-ALL = NOTHING.model_copy(
-    update={"memorised": "calibrated", "outliers": "calibrated", "duplicates": "calibrated"}
-)
+OFF = {"subsample": None, "filter": None}
+NOTHING = Policy.model_validate(OFF)
+ALL = Policy.model_validate({**OFF, "copies": {}, "outliers": {}, "duplicates": {}})
 
 
 def pool(count=900, reals=600, seed=0, dim=16):
@@ -224,7 +224,7 @@ def test_duplicates_keep_the_best_of_what_the_others_left():
     error = np.zeros(900)
     error[0:30:3] = [9, 8, 7, 6, 5, 5, 6, 7, 8, 9]
     scores = scores_of(neighbours, labels, error)
-    policy = NOTHING.model_copy(update={"duplicates": 0.999})
+    policy = Policy.model_validate({**OFF, "duplicates": 0.999})
     assert np.flatnonzero(reasons(decided(scores, policy, neighbours)) == "duplicate").tolist() == [
         row for row in range(0, 30, 3) if row != 12
     ]
@@ -243,7 +243,7 @@ def test_continuous_labels_are_compared_with_the_next_part_of_the_range():
     features[1:3] = features[0]
     real = RealFeatures(random.normal(size=(400, 8)), random.uniform(0, 60, 400), 300)
     neighbours = found(features, labels, real, DEGREES)
-    policy = NOTHING.model_copy(update={"duplicates": "calibrated"})
+    policy = Policy.model_validate({**OFF, "duplicates": "calibrated"})
     scores = scores_of(neighbours, labels, space=DEGREES)
     assert reasons(decided(scores, policy, neighbours))[:3].tolist() == [
         "kept",
@@ -312,7 +312,7 @@ def test_a_pool_of_one_image_leaves_one_of_each_label():
     """A generator that collapsed altogether: all equal features are one group of each label."""
     features, labels, real = pool()
     neighbours = found(np.ones_like(features), labels, real)
-    policy = NOTHING.model_copy(update={"duplicates": "calibrated"})
+    policy = Policy.model_validate({**OFF, "duplicates": "calibrated"})
     kept = decided(scores_of(neighbours, labels), policy, neighbours).kept
     assert np.flatnonzero(kept).tolist() == [0, 1, 2]
     assert len(neighbours.key_a) == 900 - 3
@@ -339,8 +339,8 @@ def test_policies_without_their_neighbours_are_refused():
         decided(scores, ALL, fewer)
     with pytest.raises(BadInput, match="not of this pool"):
         decided(scores_of(fewer, labels[:500]), ALL, neighbours)
-    with pytest.raises(BadInput, match=r"policy\.duplicates 0\.1: pairs are stored from"):
-        decided(scores, NOTHING.model_copy(update={"duplicates": 0.1}), neighbours)
+    with pytest.raises(BadInput, match=r"duplicates\.threshold 0\.1: pairs are stored"):
+        decided(scores, Policy.model_validate({**OFF, "duplicates": 0.1}), neighbours)
 
 
 def test_without_faiss_the_extra_is_named(monkeypatch):

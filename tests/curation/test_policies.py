@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cgankd.curation.policies import Policy
 from cgankd.curation.policies.coverage import most_diverse
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import Scores, select
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import select
+from cgankd.curation.policies.teacher_rules import Agreement, Band
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels
 
@@ -62,7 +64,7 @@ def test_band_drops_the_wrong_and_the_trivial_of_each_label():
 def test_band_over_all_labels_has_one_pair_of_limits():
     """The global scope: NumPy's quantiles of all errors decide."""
     table = scores()
-    selection = chosen(table, BAND.model_copy(update={"scope": "global"}))
+    selection = chosen(table, Policy(subsample=None, filter=Band(low=0.2, scope="global")))
     low, high = np.quantile(table.teacher_error, [0.2, 0.9])
     inside = (table.teacher_error >= low) & (table.teacher_error <= high)
     assert np.array_equal(selection.kept, inside)
@@ -79,23 +81,23 @@ def test_agreement_keeps_the_classes_that_the_teacher_tells():
 def test_agreement_of_continuous_labels_is_within_a_distance():
     """Half a unit: kept where the teacher's value is at most so far off."""
     table = scores(continuous=True)
-    selection = chosen(table, AGREEMENT.model_copy(update={"agreement_within": 0.5}))
+    selection = chosen(table, Policy(subsample=None, filter=Agreement(within=0.5)))
     assert np.array_equal(selection.kept, np.abs(table.teacher_label - table.label) <= 0.5)
 
 
 def test_agreement_without_its_distance_or_with_a_useless_one_is_refused():
-    """Continuous labels need `agreement_within`, classes have no use for it."""
-    with pytest.raises(BadInput, match=r"needs policy\.agreement_within"):
+    """Continuous labels need `policy.filter.within`, classes have no use for it."""
+    with pytest.raises(BadInput, match=r"needs policy\.filter\.within"):
         chosen(scores(continuous=True), AGREEMENT)
     with pytest.raises(BadInput, match="of no use to classes"):
-        chosen(scores(), AGREEMENT.model_copy(update={"agreement_within": 1.0}))
+        chosen(scores(), Policy(subsample=None, filter=Agreement(within=1.0)))
 
 
 def test_impossible_policies_are_refused():
     """A band that is empty, and diversity with no quota to choose for."""
-    with pytest.raises(ValidationError, match=r"band_low 0\.5 must be below rho 0\.4"):
+    with pytest.raises(ValidationError, match=r"low 0\.5 must be below rho 0\.4"):
         Policy(filter="band", band_low=0.5, rho=0.4)
-    with pytest.raises(ValidationError, match="diversity farthest chooses within a quota"):
+    with pytest.raises(ValidationError, match=r"quota\.farthest\.size\n.*Field required"):
         Policy(diversity="farthest")
 
 
@@ -113,7 +115,9 @@ def test_diversity_decides_what_the_quota_keeps_of_each_label(method):
         assert np.array_equal(kept, rows[most_diverse(features[rows], 50, method)])
     assert selection.counts()["dropped"]["quota"] == left.sum() - 150
     assert selection.shortfall == {}
-    starving = chosen(table, policy.model_copy(update={"quota": 500}), features=features)
+    starving = chosen(
+        table, Policy(subsample=None, quota={"kind": method, "size": 500}), features=features
+    )
     assert set(starving.shortfall) == {0, 1, 2}
     assert np.array_equal(starving.kept, left)
 
@@ -124,7 +128,8 @@ def test_a_top_up_never_revokes_a_kept_sample(policy, quota):
     """Every decision stays as it was when later rounds follow, also where the first starves."""
     table = scores()
     features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
-    policy = policy.model_copy(update={"quota": quota})
+    kind = policy.quota.kind if policy.quota else "lowest-keys"
+    policy = Policy.model_validate({**policy.model_dump(), "quota": {"kind": kind, "size": quota}})
     first = np.arange(1200) < 600
     sizes = (600, 900, 1200)
     kept = [chosen(first_rows(table, n), policy, first[:n], features[:n]).reason for n in sizes]
@@ -156,8 +161,9 @@ def test_features_that_are_not_numbers_are_named(method):
     features = np.random.default_rng(3).normal(size=(1200, 6)).astype(np.float16)
     table = scores()
     features[np.flatnonzero(table.label == 2)[4], 1] = np.nan
+    quota = {"kind": method, "size": 10}
     with pytest.raises(BadInput, match=r"label group 2: features of 1 of \d+ samples .* sample 4;"):
-        chosen(table, PLAIN.model_copy(update={"diversity": method}), features=features)
+        chosen(table, Policy(filter=None, subsample=None, quota=quota), features=features)
 
 
 @pytest.mark.parametrize("diversity", ["none", "farthest", "kmeans"])

@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import KEPT, REASONS, Scores, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores
+from cgankd.curation.policies.selection import KEPT, REASONS, select
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.reviews import VERDICTS, Reviews
 
-NOTHING = Policy(subsample="none", filter="none")
+OFF = {"subsample": None, "filter": None}
+NOTHING = Policy.model_validate(OFF)
 
 
 def scores(count=300, labels=3, seed=0, **columns):
@@ -111,7 +113,7 @@ def test_what_is_accepted_counts_in_the_quota_and_is_never_cut():
     own = [table.key[table.label == label] for label in range(3)]
     late = own[0][-2:].tolist()
     verdicts = {late[0]: "accept", late[1]: 2, **dict.fromkeys(own[1][-7:].tolist(), "accept")}
-    after = chosen(table, NOTHING.model_copy(update={"quota": 5}), verdicts)
+    after = chosen(table, Policy.model_validate({**OFF, "quota": 5}), verdicts)
     kept = [after.key[after.kept & (after.group == label)].tolist() for label in range(3)]
 
     assert kept[0] == [*own[0][:3].tolist(), *late]
@@ -124,7 +126,7 @@ def test_a_rejected_sample_makes_room_for_the_next():
     """The quota is filled without it."""
     table = scores()
     own = table.key[table.label == 0].tolist()
-    after = chosen(table, NOTHING.model_copy(update={"quota": 3}), {own[1]: "reject"})
+    after = chosen(table, Policy.model_validate({**OFF, "quota": 3}), {own[1]: "reject"})
 
     assert after.key[after.kept & (after.group == 0)].tolist() == [own[0], own[2], own[3]]
     assert reason(after, own[1]) == "reviewer"
@@ -136,7 +138,7 @@ def test_a_diverse_quota_keeps_what_is_accepted(method, accepted):
     """The most diverse fill the rest of the six, and nothing where more are accepted."""
     table = scores(labels=1)
     features = np.random.default_rng(3).normal(size=(300, 8))
-    policy = NOTHING.model_copy(update={"quota": 6, "diversity": method})
+    policy = Policy.model_validate({**OFF, "quota": 6, "diversity": method})
     keys = table.key[100 : 100 + accepted].tolist()
     after = chosen(table, policy, dict.fromkeys(keys, "accept"), features=features)
 
@@ -147,7 +149,7 @@ def test_a_diverse_quota_keeps_what_is_accepted(method, accepted):
 def test_near_duplicates_of_a_rejected_sample_stay_dropped():
     """They look the same; an accepted one is kept beside the better one."""
     table = scores(6, labels=1, teacher_error=np.arange(6.0))
-    policy = NOTHING.model_copy(update={"duplicates": "calibrated"})
+    policy = Policy.model_validate({**OFF, "duplicates": "calibrated"})
     neighbours = alike(table, [(0, 2), (4, 6)])
     after = chosen(table, policy, {0: "reject", 6: "accept"}, neighbours)
     reasons = [reason(after, key) for key in table.key]
@@ -165,7 +167,7 @@ def test_relabelling_continuous_labels_keeps_the_assigned_one_beside():
         teacher_label=label + 1,
         scored=np.ones(6, bool),
     )
-    after = chosen(table, NOTHING.model_copy(update={"relabel": True}), {2: -12.25})
+    after = chosen(table, Policy.model_validate({**OFF, "relabel": True}), {2: -12.25})
     row = after.table().to_pylist()[1]
 
     assert row == {

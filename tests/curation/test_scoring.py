@@ -14,7 +14,7 @@ import torch
 
 from cgankd.curation.density_ratio.fit import RatioConfig, fit_ratio
 from cgankd.curation.density_ratio.model import load_ratio
-from cgankd.curation.policies.selection import Scores
+from cgankd.curation.policies.rule import Scores
 from cgankd.curation.scoring import ScoreJob, score_shard, score_table
 from cgankd.nets.feature_nets import FeatureConfig
 from cgankd.shardset.errors import CorruptShard

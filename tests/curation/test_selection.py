@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cgankd.curation.policies.policy import Policy
-from cgankd.curation.policies.selection import KEPT, REASONS, Scores, score_columns, select
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.rule import Scores, score_columns
+from cgankd.curation.policies.selection import KEPT, REASONS, select
 from cgankd.curation.policies.subsampling import acceptance_factor, running_bound
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 DEGREES = ContinuousLabels(unit="degrees", low=-60, high=60, groups=4)
 SPACE = ClassLabels(names=("0", "1", "2"))
-NOTHING = Policy(subsample="none", filter="none")
+OFF = {"subsample": None, "filter": None}
+NOTHING = Policy.model_validate(OFF)
 
 
 def scores(count=3000, labels=3, seed=0, **columns):
@@ -124,7 +126,7 @@ def test_quantile_is_of_what_subsampling_kept():
     """The filter does not count samples that are gone already."""
     table = scores()
     policy = Policy(subsample="budget", accept=0.5, rho=0.9)
-    before = chosen(table, policy.model_copy(update={"filter": "none"}))
+    before = chosen(table, policy.model_copy(update={"filter": None}))
     after = chosen(table, policy)
     assert after.kept.sum() == pytest.approx(0.9 * before.kept.sum(), abs=3)
     assert not (after.kept & ~before.kept).any()
@@ -133,7 +135,7 @@ def test_quantile_is_of_what_subsampling_kept():
 def test_relabelling_replaces_labels_and_keeps_the_assigned_ones():
     """The final label is the teacher's; a failed sample has none and keeps its own."""
     table = scores(scored=np.arange(3000) % 10 != 0)
-    selection = chosen(table, NOTHING.model_copy(update={"relabel": True}))
+    selection = chosen(table, Policy.model_validate({**OFF, "relabel": True}))
     assert np.array_equal(selection.label[table.scored], table.teacher_label[table.scored])
     assert np.array_equal(selection.label[~table.scored], table.label[~table.scored])
     assert np.array_equal(selection.original_label, table.label)
@@ -143,7 +145,7 @@ def test_quota_keeps_the_lowest_keys_and_tells_what_is_missing():
     """Of label 0 the first hundred stay; label 1 has only forty, sixty are missing."""
     labels = np.array([0] * 150 + [1] * 40)
     table = scores(190, label=labels)
-    selection = chosen(table, NOTHING.model_copy(update={"quota": 100}))
+    selection = chosen(table, Policy.model_validate({**OFF, "quota": 100}))
     assert np.flatnonzero(selection.kept).tolist() == [*range(100), *range(150, 190)]
     assert reasons(selection)[100:150] == ["quota"] * 50
     assert selection.shortfall == {1: 60}
@@ -174,7 +176,7 @@ def test_label_without_survivors_is_named_with_its_reason():
         selection = chosen(table, Policy(subsample=subsample, filter="none"))
         (line,) = selection.problems(SPACE)
         assert line.startswith("label 1: none of 100 samples was kept, 100 were dropped for ratio")
-        assert "policy.subsample none" in line
+        assert "policy.subsample null" in line
     assert chosen(table, NOTHING).problems(SPACE) == []
 
 

@@ -14,7 +14,7 @@ from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Preview, preview, run_selection, save_recipe
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.views.shared import counts_beside, opened, pictures, plain, share, started
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy, Rule
 from cgankd.curation.policies.selection import REASONS, Selection
 from cgankd.shardset.errors import BadInput
 
@@ -22,7 +22,7 @@ SUBSAMPLES = ("none", "rejection", "budget")
 FILTERS = ("none", "quantile", "band", "agreement")
 SCOPES = ("per-label", "global")
 NEIGHBOURS = (
-    ("memorised", "Drop memorised", 0.99, "similarity to a training image"),
+    ("copies", "Drop memorised", 0.99, "similarity to a training image"),
     ("duplicates", "Drop near-duplicates", 0.97, "similarity that connects two samples"),
     ("outliers", "Drop outliers", 3.0, "times the median real image's distance"),
 )
@@ -47,55 +47,77 @@ def draw() -> None:
 def _controls(subject: Subject) -> Policy | None:
     """The policy that the controls say; None where it is impossible, with an error drawn."""
     start = subject.policy or Policy()
+    filter_ = start.filter
     entries: dict[str, Any] = start.model_dump()
-    entries["subsample"] = _one_of("Subsample by density ratio", SUBSAMPLES, start.subsample)
-    if entries["subsample"] == "budget":
-        entries["accept"] = st.slider(
-            "Mean acceptance", 0.01, 1.0, step=0.01, key=started("policy.accept", start.accept)
+    kind = _one_of("Subsample by density ratio", SUBSAMPLES, _kind(start.subsample))
+    entries["subsample"] = None if kind == "none" else {"kind": kind}
+    if kind == "budget":
+        entries["subsample"]["accept"] = st.slider(
+            "Mean acceptance",
+            0.01,
+            1.0,
+            step=0.01,
+            key=started("policy.accept", getattr(start.subsample, "accept", 0.5)),
         )
-    entries["filter"] = _one_of("Filter by teacher", FILTERS, start.filter)
-    if entries["filter"] in ("quantile", "band"):
-        entries["rho"] = st.slider(
-            "ρ: share that passes", 0.01, 1.0, step=0.01, key=started("policy.rho", start.rho)
+    kind = _one_of("Filter by teacher", FILTERS, _kind(filter_))
+    entries["filter"] = None if kind == "none" else {"kind": kind}
+    if kind in ("quantile", "band"):
+        entries["filter"]["rho"] = st.slider(
+            "ρ: share that passes",
+            0.01,
+            1.0,
+            step=0.01,
+            key=started("policy.rho", getattr(filter_, "rho", 0.9)),
         )
-        entries["scope"] = _one_of("Quantile", SCOPES, start.scope)
-    if entries["filter"] == "band":
-        entries["band_low"] = st.slider(
+        entries["filter"]["scope"] = _one_of(
+            "Quantile", SCOPES, getattr(filter_, "scope", "per-label")
+        )
+    if kind == "band":
+        entries["filter"]["low"] = st.slider(
             "Share dropped as too easy",
             0.0,
             0.99,
             step=0.01,
-            key=started("policy.band_low", start.band_low),
+            key=started("policy.band_low", getattr(filter_, "low", 0.1)),
         )
-    if entries["filter"] == "agreement" and subject.space.task == "regression":
-        entries["agreement_within"] = st.number_input(
+    if kind == "agreement" and subject.space.task == "regression":
+        entries["filter"]["within"] = st.number_input(
             "Largest |teacher − label|", 0.0,
-            key=started("policy.agreement_within", start.agreement_within or 1.0),
+            key=started("policy.agreement_within", getattr(filter_, "within", None) or 1.0),
         )  # fmt: skip
-    elif subject.space.task == "classification":
-        entries["agreement_within"] = None
     if subject.neighbours is None:
         st.caption("Duplicates, memorised and outliers need neighbours, which are not here.")
-        entries.update(memorised=None, duplicates=None, outliers=None)
+        entries.update(copies=None, duplicates=None, outliers=None)
     else:
         for name, title, usual, meaning in NEIGHBOURS:
-            entries[name] = _threshold(name, title, getattr(start, name), usual, meaning)
-    entries["relabel"] = st.checkbox(
-        "Replace labels by the teacher's", key=started("policy.relabel", start.relabel)
+            now = getattr(getattr(start, name), "threshold", None)
+            threshold = _threshold(name, title, now, usual, meaning)
+            entries[name] = None if threshold is None else {"threshold": threshold}
+    replaces = st.checkbox(
+        "Replace labels by the teacher's",
+        key=started("policy.relabel", start.relabel is not None),
     )
+    entries["relabel"] = {"kind": "teacher"} if replaces else None
     if st.checkbox(
         "Quota for each label", key=started("policy.has_quota", start.quota is not None)
     ):
-        entries["quota"] = st.number_input(
-            "Samples of each label", 1, key=started("policy.quota", start.quota or 100)
+        size = st.number_input(
+            "Samples of each label",
+            1,
+            key=started("policy.quota", start.quota.size if start.quota else 100),
         )
+        entries["quota"] = {**(entries["quota"] or {}), "size": size}
     else:
-        entries.update(quota=None, diversity="none")
+        entries["quota"] = None
     try:
         return Policy(**entries)
     except ValidationError as error:
         st.error(plain(error.errors()[0]["msg"].removeprefix("Value error, ")))
         return None
+
+
+def _kind(rule: Rule | None) -> str:
+    return "none" if rule is None else rule.kind
 
 
 def _one_of(title: str, names: tuple[str, ...], start: str) -> str:

@@ -14,7 +14,7 @@ from cgankd.app.review.opening import open_subject, with_selection
 from cgankd.app.review.policy import preview
 from cgankd.app.review.reals import rows_along
 from cgankd.app.review.sample import nearest_kept, sample
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.reviews import VERDICTS
 from cgankd.shardset.tables import read_numbered, read_table, write_table

@@ -13,7 +13,7 @@ from cgankd.app.review.opening import open_subject
 from cgankd.app.review.policy import compare, overrides_of, preview
 from cgankd.app.review.reals import reals_or_reason
 from cgankd.app.review.state import ReviewState
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.reviews import VERDICTS, Decision, ReviewSession

@@ -14,7 +14,7 @@ from cgankd.app.review.policy import preview, run_selection, save_recipe
 from cgankd.app.review.reals import open_reals, real_picture
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
-from cgankd.curation.policies.policy import Policy
+from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput, RatioRefused, StaleStage
 from cgankd.shardset.files import read_json
 from cgankd.shardset.pool.run_folder import RunFolder
