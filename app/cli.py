@@ -346,7 +346,9 @@ def train_student(
     student: Annotated[str, typer.Option(help="The network, such as resnet8x4.")],
     out: Annotated[Path, typer.Option(help="Where model.safetensors goes.")],
     real: Annotated[str, typer.Option(help="Source of real images, or none.")] = "none",
-    method: Annotated[str, typer.Option(help="labels or hinton.")] = "labels",
+    method: Annotated[
+        str, typer.Option(help="labels, hinton, or a method of the recipe.")
+    ] = "labels",
     set_: SetOption = [],
     seed: Annotated[int, typer.Option(help="Initialisation and order.")] = 0,
     device: DeviceOption = "auto",

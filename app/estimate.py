@@ -99,7 +99,7 @@ def _step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -
         start = time.perf_counter()
         train_network(
             data,
-            training.model_copy(update={"steps": steps, "distillation": None}),
+            training.model_copy(update={"steps": steps}),
             space=ctx.space,
             seed=0,
             device=ctx.device,

@@ -22,6 +22,7 @@ from cgankd.shardset.labels import LabelSettings
 from cgankd.shardset.sources.read import SourceColumns
 from cgankd.shardset.splits import Budget
 from cgankd.student.arms import ARMS, arms_of
+from cgankd.student.methods import Method, current_methods
 
 
 class Record(BaseModel):
@@ -83,6 +84,9 @@ class StudentRecipe(Record):
     """The small network, and the settings every arm shares."""
 
     training: StudentTraining
+    methods: dict[str, Method] = Field(
+        {}, description="settings of distillation methods by the name that an arm gives"
+    )
     init: Literal["scratch", "no-kd"] = Field(
         "scratch",
         description="arms with generated images start anew (the paper's first version) or from "
@@ -280,7 +284,7 @@ def recipe_of(data: dict[str, Any], where: str) -> Recipe:
     """The checked recipe of plain data; `where` names it in errors."""
     try:
         # Strict JSON mode: lists are tuples, but "3" is not 3 and 3.5 is not an integer.
-        return Recipe.model_validate_json(json.dumps(data, default=str))
+        return Recipe.model_validate_json(json.dumps(current_methods(data), default=str))
     except ValidationError as error:
         raise RecipeError(f"recipe {where}: {_first_problem(error)}") from error
 

@@ -11,7 +11,6 @@ from cgankd.app.context import Facts, open_device, resolve_precision, write_metr
 from cgankd.app.recipe import Recipe, recipe_of, with_overrides
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.checkpoint import EVERY_SECONDS, Checkpoint
-from cgankd.nets.losses import Hinton
 from cgankd.nets.networks import save_network
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.errors import BadInput, ReleaseError
@@ -27,6 +26,7 @@ from cgankd.shardset.release.streamed import WINDOW_FILES, Stream, from_folder, 
 from cgankd.shardset.release.tables import ACCEPTED
 from cgankd.shardset.sources.read import read_source
 from cgankd.shardset.splits import RealData, split_reals
+from cgankd.student.methods import Method, method_kinds, method_named
 
 REAL_NONE = "none"
 CHECKPOINT = "checkpoint.safetensors"
@@ -65,8 +65,9 @@ def train(
 
     `dataset` is a release folder or `user/name[@v1.2.0]`; it is pinned to a commit and verified
     first. `real` adds the same split of a source's training images; a source whose training part
-    holds the release's test images is refused. `method` is `labels`, or `hinton` from the teacher
-    logits that the release carries. Killed and run again, it continues from its checkpoint.
+    holds the release's test images is refused. `method` is `labels`, or a distillation method
+    from the teacher logits that the release carries: `hinton`, or one the recipe sets. Killed and
+    run again, it continues from its checkpoint.
     """
     if (out / "model.safetensors").exists():
         raise BadInput(f"{out} already holds a student; give another --out")
@@ -78,9 +79,9 @@ def train(
     _settings(told.manifest, student, overrides, method, real)
     found = _opened(dataset, reading)
     manifest, space = found.manifest, found.manifest.space
-    recipe, training = _settings(manifest, student, overrides, method, real)
+    recipe, training, distillation = _settings(manifest, student, overrides, method, real)
     with ExitStack() as stack:
-        data = _images(found, reading, console, stack, seed=seed, logits=method == "hinton")
+        data = _images(found, reading, console, stack, seed=seed, logits=distillation is not None)
         reals = None
         if real != REAL_NONE:
             split = _reals_for(manifest, recipe, real, data.image_shape)
@@ -97,6 +98,7 @@ def train(
             "label_space": space.model_dump(mode="json"),
             "input_range": [-1, 1],
             "training": training.model_dump(mode="json"),
+            "method": distillation.model_dump(mode="json") if distillation else None,
             "real": real.partition(":")[0],
             "split": {
                 "seed": recipe.seed,
@@ -117,6 +119,7 @@ def train(
                 device=chosen,
                 precision=precision,
                 progress=progress,
+                method=distillation,
                 checkpoint=checkpoint,
             )
     write_metrics(out, history)
@@ -144,26 +147,29 @@ def _opened(dataset: str, reading: Reading) -> Opened:
 
 def _settings(
     manifest: Manifest, student: str, overrides: Sequence[str], method: str, real: str
-) -> tuple[Recipe, StudentTraining]:
-    """The release's recipe, and how the student is trained by it and the method."""
+) -> tuple[Recipe, StudentTraining, Method | None]:
+    """The release's recipe, how the student is trained by it, and the method (None: labels)."""
     recipe, space = _recipe(manifest, student, overrides), manifest.space
-    methods = ("labels", "hinton") if space.task == "classification" else ("labels",)
+    methods = ["labels"]
+    if space.task == "classification":
+        methods += dict.fromkeys([*recipe.student.methods, *method_kinds()])
     if method not in methods:
         raise BadInput(
             f"--method {method}: a release for {space.task} takes {' or '.join(methods)}"
         )
+    distillation = None
     chosen: dict[str, Any] = {
         "steps": max(recipe.student.steps),
         "lr": recipe.student.learning_rates[0],
     }
-    if method == "labels":
-        chosen["distillation"] = None
-    elif real != REAL_NONE:
-        raise BadInput("--method hinton needs --real none: a release has no logits of real images")
-    else:
-        chosen["distillation"] = recipe.student.training.distillation or Hinton()
+    if method != "labels":
+        if real != REAL_NONE:
+            raise BadInput(
+                f"--method {method} needs --real none: a release has no logits of real images"
+            )
+        distillation = method_named(method, recipe.student.methods)
         chosen["augment"] = "none"  # stored logits are of the image as it was produced
-    return recipe, recipe.student.training.model_copy(update=chosen)
+    return recipe, recipe.student.training.model_copy(update=chosen), distillation
 
 
 def _images(

@@ -3,27 +3,26 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint
 from cgankd.nets.device import Precision, Progress, placed, precise
-from cgankd.nets.losses import (
-    Distillation,
-    RegressionLoss,
-    cross_entropy,
-    distilled,
-    regression_loss,
-)
 from cgankd.nets.network import Network
 from cgankd.nets.networks import NetworkName, build_network, fill_network
-from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.errors import BadInput, TrainingDiverged
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
+Need = Literal["logits"]  # what a method may ask of a training: the teacher's logits
+RegressionLoss = Literal["mse", "l1", "huber"]
+HUBER = 0.1  # of the label range: up to here an error counts squared, beyond it by its size
 ROWS = 100  # rows of a history; at each the loss is looked at, which a GPU has to wait for
 EVALUATIONS = 10  # of these rows, evenly spread, come with an evaluation
 AVERAGE_EVERY = 8  # steps; averaging the weights at each costs as much as a small network's step
@@ -52,10 +51,29 @@ class StudentTraining(BaseModel):
     generated_fraction: float | None = Field(
         0.5, ge=0, lt=1, description="of every batch; null mixes in proportion to the two sets"
     )
-    distillation: Distillation | None = None
     regression_loss: RegressionLoss = Field(
         "mse", description="of continuous labels, scaled to 0 … 1"
     )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method sees of a step: the batch, and the network with its outputs `[b, outputs]`."""
+
+    batch: Batch
+    outputs: Tensor
+    network: Network
+
+
+class Method(Protocol):
+    """A way of training that takes the place of the label loss, such as distillation."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the training has to supply."""
+
+    def loss(self, step: Step) -> Tensor:
+        """The loss `[b]` of each sample of the step's batch."""
 
 
 def train_network(
@@ -63,12 +81,13 @@ def train_network(
     config: StudentTraining,
     *,
     space: LabelSpace,
-    init: Mapping[str, torch.Tensor] | None = None,
+    init: Mapping[str, Tensor] | None = None,
     seed: int,
     device: torch.device,
     precision: Precision = "float32",
     eval: Callable[[Network], Mapping[str, float]] | None = None,
     progress: Progress = lambda done, total, facts: None,
+    method: Method | None = None,
     teacher: Teacher | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Network, list[dict[str, float]]]:
@@ -76,8 +95,9 @@ def train_network(
 
     Labels are raw and `space` says what they are: classes are learnt by cross-entropy, continuous
     labels scaled to [0, 1] by `regression_loss`. `init` is the state to start from (fine-tuning),
-    else `seed` decides the weights. Distillation takes the stored logits, and asks `teacher` where
-    images are augmented or none are stored. `eval` takes the averaged network and returns metrics.
+    else `seed` decides the weights. A `method` takes the place of the label loss; one that needs
+    logits gets the stored ones, and those of `teacher` where images are augmented or none are
+    stored. `eval` takes the averaged network and returns metrics.
     A history row has `step`, `loss` (mean since the row before), `learning_rate`, `images_seen`
     and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number. With a
     `checkpoint`, a training that was cut short goes on and ends as if it had not been.
@@ -99,7 +119,7 @@ def train_network(
         batch=config.batch,
         generated_fraction=config.generated_fraction,
         augment=config.augment,
-        distil=config.distillation is not None,
+        distil=method is not None and "logits" in method.needs,
         teacher=teacher,
         seed=seed,
         device=device,
@@ -108,7 +128,7 @@ def train_network(
     done = 0
     if checkpoint is not None:
         done, history = checkpoint.load(network, average, optimiser)
-    losses: list[torch.Tensor] = []
+    losses: list[Tensor] = []
     row_at = _evenly(config.steps, ROWS)
     evaluate_at = _evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
     for step, batch in enumerate(batches.of(config.steps, first=done), start=done + 1):
@@ -117,7 +137,11 @@ def train_network(
             group["lr"] = rate
         with precise(device, precision):
             outputs = network(batch.images)
-        loss = _loss(config, space, outputs, batch).mean()
+        if method is None:
+            losses_of_batch = label_loss(outputs, batch.targets, config.regression_loss)
+        else:
+            losses_of_batch = method.loss(Step(batch, outputs, network))
+        loss = losses_of_batch.mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -160,15 +184,45 @@ def learning_rate(config: StudentTraining, step: int) -> float:
     return config.lr * 0.1 ** sum(done >= fraction for fraction in config.decay_at)
 
 
-def _loss(
-    config: StudentTraining, space: LabelSpace, outputs: torch.Tensor, batch: Batch
-) -> torch.Tensor:
-    """The loss `[b]` of each sample that the settings and the labels ask for."""
-    if space.task == "regression":
-        return regression_loss(outputs, batch.targets, config.regression_loss)
-    if config.distillation is None:
-        return cross_entropy(outputs, batch.targets)
-    return distilled(config.distillation, outputs, batch.targets, batch.teacher_logits)
+def label_loss(outputs: Tensor, targets: Tensor, kind: RegressionLoss) -> Tensor:
+    """The loss `[n]` of outputs `[n, outputs]`: cross-entropy for int64 classes, for float scaled
+    labels the regression loss of this kind.
+    """
+    if targets.is_floating_point():
+        return regression_loss(outputs, targets, kind)
+    return cross_entropy(outputs, targets)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """−log softmax(logits)[label] per sample, `[n]` ≥ 0, from logits `[n, C]` and int64 `[n]`.
+
+    `BadInput` for other shapes.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise BadInput(
+            f"cross-entropy takes logits [n, C] and labels [n], got {list(logits.shape)} and "
+            f"{list(labels.shape)}"
+        )
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def regression_loss(values: Tensor, targets: Tensor, kind: RegressionLoss) -> Tensor:
+    """The error of scaled labels per sample, `[n]` ≥ 0, from values `[n, 1]` and targets `[n]`.
+
+    With e = value − target: `mse` is e², `l1` |e|, and `huber` e²/2 up to a tenth of the label
+    range and a straight line beyond (Huber, 1964). `BadInput` for other shapes.
+    """
+    if values.ndim != 2 or values.shape[1] != 1 or targets.shape != values.shape[:1]:
+        raise BadInput(
+            f"a regression loss takes values [n, 1] and targets [n], got {list(values.shape)} and "
+            f"{list(targets.shape)}"
+        )
+    predicted = values.float()[:, 0]
+    if kind == "mse":
+        return F.mse_loss(predicted, targets, reduction="none")
+    if kind == "l1":
+        return F.l1_loss(predicted, targets, reduction="none")
+    return F.huber_loss(predicted, targets, reduction="none", delta=HUBER)
 
 
 def _optimiser(network: Network, config: StudentTraining) -> torch.optim.Optimizer:
@@ -211,7 +265,7 @@ def _evenly(steps: int, count: int) -> frozenset[int]:
     return frozenset(-(-steps * index // count) for index in range(1, count + 1))
 
 
-def _mean(losses: list[torch.Tensor], step: int, config: StudentTraining) -> float:
+def _mean(losses: list[Tensor], step: int, config: StudentTraining) -> float:
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
         raise TrainingDiverged(

@@ -20,13 +20,14 @@ Setting = TypeVar("Setting")  # what is chosen among, such as (steps, learning r
 class Arm:
     """One way of training the student.
 
-    `selection` names the generated images (None: reals only), `reals` the real ones; `compute`
-    is how many times the steps of the other arms it takes.
+    `selection` names the generated images (None: reals only), `reals` the real ones, `method` the
+    distillation (None: labels alone); `compute` is how many times the steps of the other arms it
+    takes.
     """
 
     selection: str | None = None
     reals: Literal["budget", "all"] = "budget"
-    distillation: bool = False
+    method: str | None = None
     compute: Literal[1, 2] = 1
 
 
@@ -40,9 +41,9 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "filtered": Arm(selection="filtered"),
         "relabelled": Arm(selection="relabelled"),
         "cgan-kd": Arm(selection="cgan-kd"),
-        "hinton": Arm(distillation=True),
-        "raw+hinton": Arm(selection="raw", distillation=True),
-        "cgan-kd+hinton": Arm(selection="cgan-kd", distillation=True),
+        "hinton": Arm(method="hinton"),
+        "raw+hinton": Arm(selection="raw", method="hinton"),
+        "cgan-kd+hinton": Arm(selection="cgan-kd", method="hinton"),
         "all-real": Arm(reals="all"),
     }
 )
@@ -51,7 +52,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
 def arms_of(task: Literal["classification", "regression"]) -> tuple[str, ...]:
     """The names of a task's arms, in order: continuous labels have no logits to distil."""
     return tuple(
-        name for name, arm in ARMS.items() if task == "classification" or not arm.distillation
+        name for name, arm in ARMS.items() if task == "classification" or arm.method is None
     )
 
 
@@ -63,7 +64,7 @@ def steps_of(arm: Arm, steps: int) -> int:
 def starts_from_no_kd(name: str, init: Init) -> bool:
     """Whether an arm is fine-tuned from the no-kd student: all that change the data or the loss."""
     arm = ARMS[name]
-    changes = arm.selection is not None or arm.distillation or arm.reals == "all"
+    changes = arm.selection is not None or arm.method is not None or arm.reals == "all"
     return init == "no-kd" and changes
 
 

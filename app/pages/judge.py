@@ -250,7 +250,6 @@ def learned_numbers(
         update={
             "steps": min(max(recipe.student.steps), recipe.check.learner_steps),
             "lr": min(recipe.student.learning_rates),
-            "distillation": None,
         }
     )
 

@@ -27,6 +27,7 @@ from cgankd.shardset.tables import read_table
 from cgankd.shardset.weights import load_weights
 from cgankd.student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
 from cgankd.student.evaluate import measures, outputs_of, predictions
+from cgankd.student.methods import Method, method_named
 from cgankd.student.teacher import Teacher
 
 METRICS = {"classification": "accuracy", "regression": "mae"}
@@ -40,6 +41,7 @@ class StudentJob:
     selection: Path | None
     reals: str  # "budget" or "all"
     training: StudentTraining
+    method: Method | None  # None: labels alone
     space: LabelSpace
     seed: int
     init: Path | None
@@ -83,6 +85,7 @@ def _train(job: StudentJob) -> Facts:
         device=device,
         precision=job.precision,
         eval=evaluate,
+        method=job.method,
         teacher=job.teacher() if job.teacher else None,
     )
     channels, size = _array(job.arrays, "train_pixels").shape[1:3]
@@ -124,7 +127,7 @@ def _training_data(job: StudentJob) -> TrainingData:
         keys = table["key"].to_numpy()[kept]
         arrays["generated_pixels"] = _array(job.arrays, "pool_pixels")[keys]
         arrays["generated_labels"] = table["label"].to_numpy()[kept]
-    if job.training.distillation is not None and job.teacher is None:
+    if job.method is not None and job.teacher is None:
         arrays["real_logits"] = _array(job.arrays, "train_logits")
         if keys is not None:
             arrays["generated_logits"] = _array(job.arrays, "pool_logits")[keys]
@@ -286,14 +289,12 @@ class ArmSearch:
     def job(self, name: str, steps: int, lr: float, seed: int) -> StudentJob:
         """The job of one arm's student."""
         ctx, arm, recipe = self.ctx, ARMS[name], self.recipe
-        distillation = recipe.training.distillation if arm.distillation else None
-        training = recipe.training.model_copy(
-            update={"steps": steps, "lr": lr, "distillation": distillation}
-        )
+        method = method_named(arm.method, recipe.methods) if arm.method else None
+        training = recipe.training.model_copy(update={"steps": steps, "lr": lr})
         init = None
         if starts_from_no_kd(name, recipe.init):
             init = self.job("no-kd", *self.chosen["no-kd"][:2], seed)
-        asks_teacher = distillation is not None and training.augment != "none"
+        asks_teacher = method is not None and training.augment != "none"
         fields = {
             **ctx.real_fields,
             "device": ctx.device.type,
@@ -302,8 +303,9 @@ class ArmSearch:
             "seed": seed,
             "reals_used": arm.reals,
             "training": training.model_dump(mode="json"),
+            "method": method.model_dump(mode="json") if method else None,
             "selection": self.sha256[arm.selection] if arm.selection else None,
-            "teacher": ctx.run.stage_facts("teacher")["sha256"] if distillation else None,
+            "teacher": ctx.run.stage_facts("teacher")["sha256"] if method else None,
             "init": fingerprint(init.fields) if init else None,
         }
         return StudentJob(
@@ -311,6 +313,7 @@ class ArmSearch:
             selection=ctx.run.selections / f"{arm.selection}.parquet" if arm.selection else None,
             reals=arm.reals,
             training=training,
+            method=method,
             space=ctx.space,
             seed=derive_seed(ctx.recipe.seed, "student", seed),  # arms are paired by seed
             init=init.folder if init else None,

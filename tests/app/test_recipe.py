@@ -143,3 +143,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(RecipeError, match=r"r\.yaml"):
             load_recipe(str(path))
+
+
+def test_distillation_is_read_where_older_recipes_have_it():
+    """What is set there goes over the preset's method; the resolved recipe has the new place."""
+    preset = load_recipe("digits").student.methods["hinton"]
+    recipe = load_recipe("digits", ["student.training.distillation.temperature=7.0"])
+    assert recipe.student.methods["hinton"] == preset.model_copy(update={"temperature": 7.0})
+    assert "distillation" not in recipe_yaml(recipe)

@@ -5,9 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from cgankd.nets.losses import Hinton, cross_entropy, distilled, hinton, regression_loss
+from cgankd.nets.training import cross_entropy, regression_loss
 from cgankd.shardset.errors import BadInput
 
 
@@ -27,33 +26,6 @@ def test_cross_entropy_is_minus_the_log_of_the_labels_probability(seed):
     expected = -np.log(softmax(logits)[np.arange(5), labels])
     loss = cross_entropy(torch.tensor(logits), torch.tensor(labels))
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-@given(st.integers(0, 1000), st.floats(0.5, 20))
-def test_hinton_is_t_squared_times_the_divergence_of_softened_outputs(seed, temperature):
-    """KL from teacher to student, per sample."""
-    student, teacher = some_logits(seed), some_logits(seed + 1)
-    p, q = softmax(teacher / temperature), softmax(student / temperature)
-    expected = temperature**2 * (p * np.log(p / q)).sum(1)
-    loss = hinton(torch.tensor(student), torch.tensor(teacher), temperature)
-    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_hinton_is_zero_where_the_student_agrees():
-    """A constant added to all logits is no disagreement, whatever the number format."""
-    logits = torch.tensor(some_logits(0), dtype=torch.float16)
-    loss = hinton(logits.float() + 1, logits, 4.0)
-    torch.testing.assert_close(loss, torch.zeros(5), rtol=0, atol=1e-5)
-
-
-def test_alpha_weighs_the_teacher_against_the_label():
-    """At 0 the labels alone count, at 1 the teacher alone, between them the weighted sum."""
-    student, teacher = torch.tensor(some_logits(1)), torch.tensor(some_logits(2))
-    labels = torch.arange(5) % 4
-    hard, soft = cross_entropy(student, labels), hinton(student, teacher, 2.0)
-    for alpha in (0.0, 0.25, 1.0):
-        loss = distilled(Hinton(temperature=2.0, alpha=alpha), student, labels, teacher)
-        torch.testing.assert_close(loss, (1 - alpha) * hard + alpha * soft)
 
 
 @pytest.mark.parametrize(
@@ -76,15 +48,6 @@ def test_shapes_that_do_not_belong_together_are_refused():
     """Broadcasting would hide them."""
     with pytest.raises(BadInput, match=r"\[5, 4\] and \[5, 1\]"):
         cross_entropy(torch.zeros(5, 4), torch.zeros(5, 1, dtype=torch.int64))
-    with pytest.raises(BadInput, match=r"\[5, 4\] of the student and \[1, 4\] of the teacher"):
-        hinton(torch.zeros(5, 4), torch.zeros(1, 4), 1.0)
     for values in (torch.zeros(5), torch.zeros(5, 2), torch.zeros(4, 1)):
         with pytest.raises(BadInput, match=r"values \[n, 1\] and targets \[n\]"):
             regression_loss(values, torch.zeros(5), "mse")
-
-
-def test_impossible_hyperparameters_are_refused():
-    """A temperature of zero divides by zero, an alpha above one rewards disagreement."""
-    for fields in ({"temperature": 0.0}, {"alpha": 1.5}, {"beta": 1.0}):
-        with pytest.raises(ValidationError):
-            Hinton(**fields)

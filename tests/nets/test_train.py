@@ -8,12 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from cgankd.nets.batches import TrainingData
-from cgankd.nets.losses import Hinton
 from cgankd.nets.training import StudentTraining, learning_rate, train_network
 from cgankd.shardset.errors import BadInput, CheckpointError, TrainingDiverged
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.testing import tiny_space
 from cgankd.student.evaluate import accuracy, measures, outputs_of
+from cgankd.student.methods import Hinton
 
 CPU = torch.device("cpu")
 QUICK = StudentTraining(network="convnet-1k", steps=60, batch=16, lr=0.05)
@@ -97,9 +97,8 @@ def test_seed_alone_decides_a_regression():
 
 def test_continuous_labels_are_not_distilled():
     """Refused before the first step."""
-    config = changed(distillation=Hinton())
     with pytest.raises(BadInput, match="distillation needs a teacher's logits"):
-        train(config, TrainingData(*bumps()), space=POSITIONS)
+        train(QUICK, TrainingData(*bumps()), space=POSITIONS, method=Hinton())
 
 
 def test_learns_in_bfloat16():
@@ -199,8 +198,9 @@ def test_distillation_follows_the_teacher_instead_of_the_labels():
     wrong = (labels + 1) % 4
     logits = np.where(np.arange(4) == wrong[:, None], 8, -8).astype(np.float16)
     network, _ = train(
-        changed(distillation={"temperature": 2.0, "alpha": 1.0}, steps=150),
+        changed(steps=150),
         TrainingData(pixels, labels, real_logits=logits),
+        method=Hinton(temperature=2.0, alpha=1.0),
     )
     fresh, expected = stripes(400, seed=1)
     assert accuracy(outputs_of(network, fresh), (expected + 1) % 4) > 95
@@ -208,10 +208,10 @@ def test_distillation_follows_the_teacher_instead_of_the_labels():
 
 def test_distillation_of_augmented_images_asks_the_teacher():
     """Stored logits are refused there, the teacher itself is taken."""
-    config = changed(distillation=Hinton(alpha=1.0, temperature=1.0), augment="shift", steps=5)
+    config, method = changed(augment="shift", steps=5), Hinton(alpha=1.0, temperature=1.0)
     with pytest.raises(BadInput, match="stored teacher logits"):
-        train(config)
-    train(config, teacher=lambda images: images.flatten(1)[:, :4])
+        train(config, method=method)
+    train(config, method=method, teacher=lambda images: images.flatten(1)[:, :4])
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
