@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cgankd.app.pages.records import AlongRecord
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.records import TeacherResult
+from cgankd.shardset.records import DifferenceFacts, TeacherResult
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ArmResult:
     values: tuple[float, ...]  # the metric on the test split, one per seed, in the seeds' order
     steps: int  # optimiser steps of one student
     images_seen: int  # steps × batch, of one student
-    learning_rate: float  # the one chosen on validation
+    learning_rate: float  # the best on validation
     validation: float | None = None  # the metric on the validation split, mean over seeds
     note: str = ""  # what a reader must know to compare this row: how it differs, what failed
 
@@ -70,40 +71,36 @@ def metric_of(space: LabelSpace) -> Metric:
     return Metric("mae", "MAE", space.unit, less_is_better=True, digits=digits)
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """By how much the metric of one arm exceeds that of another, seed by seed."""
-
-    arm: str
-    baseline: str
-    mean: float  # mean of arm − baseline
-    standard_error: float | None  # of that mean: standard deviation / √pairs; None for one pair
-    pairs: int
-    less_is_better: bool = False
-
-    @property
-    def verdict(self) -> Literal["gain", "loss", "unclear"]:
-        """`gain` or `loss` beyond two standard errors, else `unclear`; one pair is unclear."""
-        if self.standard_error is None or abs(self.mean) <= 2 * self.standard_error:
-            return "unclear"
-        return "gain" if (self.mean < 0) == self.less_is_better else "loss"
-
-
 def paired_difference(
     arms: Mapping[str, ArmResult],
     arm: str = "cgan-kd",
     baseline: str = "no-kd",
     *,
     less_is_better: bool = False,
-) -> PairedDifference | None:
-    """The paired difference of two arms with the same seeds; None where one was not trained."""
+) -> DifferenceFacts | None:
+    """By how much the metric of one arm exceeds that of another with the same seeds, seed by seed;
+    None where one was not trained. The verdict is `gain` or `loss` beyond two standard errors of
+    the mean difference, else `unclear`, as it is for one pair.
+    """
     if arm not in arms or baseline not in arms:
         return None
     pairs = zip(arms[arm].values, arms[baseline].values, strict=True)
     differences = [value - other for value, other in pairs]
-    count = len(differences)
+    mean, count = fmean(differences), len(differences)
+    # The standard error of a mean: standard deviation / √n.
     error = stdev(differences) / math.sqrt(count) if count > 1 else None
-    return PairedDifference(arm, baseline, fmean(differences), error, count, less_is_better)
+    verdict: Literal["gain", "loss", "unclear"] = "unclear"
+    if error is not None and abs(mean) > 2 * error:
+        verdict = "gain" if (mean < 0) == less_is_better else "loss"
+    return DifferenceFacts(
+        arm=arm,
+        baseline=baseline,
+        mean=mean,
+        standard_error=error,
+        pairs=count,
+        less_is_better=less_is_better,
+        verdict=verdict,
+    )
 
 
 @dataclass(frozen=True)
@@ -122,20 +119,9 @@ class ImageGrid:
 
     name: str  # real, kept, dropped: ratio, …; also the figure's file name
     pixels: np.ndarray  # uint8 [n, c, h, w], c is 1 or 3
-    caption: str  # what they are and how they were chosen
+    caption: str  # what they are and how they were picked
     columns: int = 10
     axis: tuple[str, ...] = ()  # what stands under the columns, where they mean something
-
-
-@dataclass(frozen=True)
-class Along:
-    """A measure in windows along a continuous label, of the raw pool and of what was kept."""
-
-    centre: np.ndarray  # float [n], in the label's unit
-    raw: np.ndarray  # float [n]; NaN where a window has too few samples
-    kept: np.ndarray  # float [n], likewise
-    overall: tuple[float, float]  # of the raw pool and of what was kept, in one number
-    caption: str  # what it is, against which images, in windows how wide
 
 
 @dataclass(frozen=True)
@@ -146,8 +132,8 @@ class LabelFacts:
     pool: np.ndarray  # float [n], what each pool sample was made for
     kept: np.ndarray  # float [k], of the kept samples, after the teacher's replacements
     mae: Mapping[str, np.ndarray]  # arm → test MAE in each group, mean over seeds; NaN: no image
-    fidelity: Along | None = None  # Fréchet distance to real images
-    score: Along | None = None  # Label Score: mean |a judge's prediction − label|, in the unit
+    fidelity: AlongRecord | None = None  # Fréchet distance to real images
+    score: AlongRecord | None = None  # Label Score: mean |judge − label|, in the unit
 
 
 @dataclass(frozen=True)
@@ -211,6 +197,6 @@ class ReportFacts:
         return tuple(kept / pool if pool else None for kept, pool in pairs)
 
     @property
-    def difference(self) -> PairedDifference | None:
+    def difference(self) -> DifferenceFacts | None:
         """`cgan-kd` against `no-kd`: the question the run was made to answer."""
         return paired_difference(self.arms, less_is_better=self.metric.less_is_better)

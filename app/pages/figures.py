@@ -14,7 +14,8 @@ from cgankd.app.pages.drawing import (
     slug,
     style,
 )
-from cgankd.app.pages.facts import Along, Curve, ImageGrid, LabelFacts, ReportFacts
+from cgankd.app.pages.facts import Curve, ImageGrid, LabelFacts, ReportFacts
+from cgankd.app.pages.records import AlongRecord
 
 BINS = 60
 POINTS = 300  # of a curve: more is noise at this size
@@ -154,9 +155,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(curve.x, np.float64), np.asarray(curve.y, np.float64)
-    finite = np.isfinite(x) & np.isfinite(y)
-    x, y = x[finite], y[finite]
+    x, y = _finite(np.asarray(curve.x, np.float64), np.asarray(curve.y, np.float64))
     if x.size <= POINTS:
         return x, y
     starts = np.linspace(0, x.size, POINTS, endpoint=False).astype(int)
@@ -233,14 +232,14 @@ def _draw_teacher_error(facts: ReportFacts, pool: np.ndarray, across: str) -> Fi
     """A dot for each of some samples, over the label it was made for."""
     name = "label-teacher-error"
     error, kept = facts.teacher_error, facts.was_kept
-    chosen = np.flatnonzero(np.isfinite(error))
-    chosen = np.random.default_rng(0).permutation(chosen)[:DOTS]
-    top = float(np.quantile(error[chosen], 0.99)) if chosen.size else 1.0
+    rows = np.flatnonzero(np.isfinite(error))
+    rows = np.random.default_rng(0).permutation(rows)[:DOTS]
+    top = float(np.quantile(error[rows], 0.99)) if rows.size else 1.0
     with style(name):
         drawing, axes = panel()
         series = (("dropped", "c7", False), ("kept", "c0", True))
         for label, colour, side in series:
-            some = chosen[kept[chosen] == side]
+            some = rows[kept[rows] == side]
             axes.plot(
                 pool[some],
                 np.minimum(error[some], top),
@@ -257,14 +256,14 @@ def _draw_teacher_error(facts: ReportFacts, pool: np.ndarray, across: str) -> Fi
         axes.set_xlabel(across)
         title = "Teacher error against the label"
         caption = (
-            f"|teacher − assigned label|, {facts.metric.unit}; {chosen.size:,} samples at random, "
+            f"|teacher − assigned label|, {facts.metric.unit}; {rows.size:,} samples at random, "
             "the highest hundredth at the top"
         )
         legend = tuple((label, colour, False) for label, colour, _ in series)
         return Figure(name, "label", title, caption, *save(drawing, name), legend, filled=True)
 
 
-def _draw_along(name: str, title: str, unit: str, along: Along, across: str) -> Figure:
+def _draw_along(name: str, title: str, unit: str, along: AlongRecord, across: str) -> Figure:
     """The raw pool and what was kept, window by window."""
     raw, kept = (f"{value:.3g}{unit}" for value in along.overall)
     return draw_lines(
@@ -272,8 +271,8 @@ def _draw_along(name: str, title: str, unit: str, along: Along, across: str) -> 
         "label",
         f"{title}: raw {raw}, kept {kept}",
         [
-            ("kept", *_finite(along.centre, along.kept)),
-            ("raw", *_finite(along.centre, along.raw)),
+            (name, *_finite(np.array(along.centre), np.array(values, np.float64)))
+            for name, values in (("kept", along.kept), ("raw", along.raw))
         ],
         across=across,
         caption=f"{along.caption}; less is better",
@@ -283,5 +282,6 @@ def _draw_along(name: str, title: str, unit: str, along: Along, across: str) -> 
 
 
 def _finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    finite = np.isfinite(y)
+    """The points of a line at which both coordinates are finite."""
+    finite = np.isfinite(x) & np.isfinite(y)
     return x[finite], y[finite]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from cgankd.app.context import Context
-from cgankd.app.pages.facts import Along, Kept, LabelFacts
-from cgankd.app.pages.records import LearnedFacts
+from cgankd.app.pages.facts import Kept, LabelFacts
+from cgankd.app.pages.records import AlongRecord, LearnedFacts, finite
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
 from cgankd.curation.metrics.metrics import (
@@ -194,12 +194,12 @@ def along_the_label(
     def scores(rows: np.ndarray, labels: np.ndarray) -> list[Measured]:
         return measured(label_score_metric(predicted[rows], labels), labels, None)
 
-    def along(raw: Sequence[Measured], selected: Sequence[Measured], caption: str) -> Along:
+    def along(raw: Sequence[Measured], selected: Sequence[Measured], caption: str) -> AlongRecord:
         (all_raw, *raw_windows), (all_selected, *selected_windows) = raw, selected
-        return Along(
-            centre=np.array([number.label for number in raw_windows]),
-            raw=np.array([number.value for number in raw_windows]),
-            kept=np.array([number.value for number in selected_windows]),
+        return AlongRecord(
+            centre=tuple(number.label for number in raw_windows if number.label is not None),
+            raw=tuple(finite(number.value) for number in raw_windows),
+            kept=tuple(finite(number.value) for number in selected_windows),
             overall=(all_raw.value, all_selected.value),
             caption=caption,
         )

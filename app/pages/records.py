@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from cgankd.curation.metrics.error_bound import BoundTerms
 from cgankd.curation.metrics.measured import Measured
@@ -100,7 +100,7 @@ class LearnedFacts(Record):
 
 
 class CheckFacts(Record):
-    """`check/check.json`: all that `cgankd check` found of a selection."""
+    """`check/check.json`: all that `cgankd check` says of a selection."""
 
     selection: str
     selection_sha256: str
@@ -164,13 +164,15 @@ class RatioDiagnostics(Record):
 
 
 class AlongRecord(Record):
-    """A measure in windows along the label, of the raw pool and of what was kept."""
+    """A measure in windows along the label, of the raw pool and of what was kept; None where there
+    are too few samples.
+    """
 
-    centre: tuple[float, ...]
+    centre: tuple[float, ...] = Field(description="of each window, in the label's unit")
     raw: tuple[float | None, ...]
     kept: tuple[float | None, ...]
-    overall: tuple[float | None, float | None]
-    caption: str
+    overall: tuple[float, float] = Field(description="of the raw pool and of what was kept")
+    caption: str = Field(description="what it is, against which images, in windows how wide")
 
 
 class LabelRecord(Record):

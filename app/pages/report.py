@@ -85,7 +85,7 @@ def report_record(facts: ReportFacts) -> ReportRecord:
             for name, arm in facts.arms.items()
         },
         "arm_order": list(facts.arms),
-        "difference": difference and {**vars(difference), "verdict": difference.verdict},
+        "difference": difference and difference.model_dump(),
         "teacher": facts.teacher.model_dump(),
         "pool": sum(facts.pool),
         "kept": sum(facts.kept),
@@ -124,7 +124,7 @@ def _labels_json(space: LabelSpace, labels: LabelFacts) -> dict[str, Any]:
         "pool": counts(labels.pool),
         "kept": counts(labels.kept),
         "mae": labels.mae,
-        **{name: along and vars(along) for name, along in measures.items()},
+        **{name: along and along.model_dump() for name, along in measures.items()},
     }
 
 

@@ -108,11 +108,11 @@ def write(ctx: Context) -> Facts:
 def peak_memory_bytes(workers: int) -> int:
     """An upper bound of what this process and its workers held at once, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
-    own, children = (
+    this_process, children = (
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return (own + workers * children) * unit
+    return (this_process + workers * children) * unit
 
 
 def _note(ctx: Context, name: str) -> str:
@@ -135,8 +135,8 @@ def _decisions(
     groups = len(space.group_names)
     reason = np.asarray(selection["reason"].fill_null("").to_pylist())
 
-    def per_group(chosen: np.ndarray) -> tuple[int, ...]:
-        return tuple(np.bincount(group[chosen], minlength=groups).tolist())
+    def per_group(rows: np.ndarray) -> tuple[int, ...]:
+        return tuple(np.bincount(group[rows], minlength=groups).tolist())
 
     dropped = {str(r): per_group(reason == r) for r in np.unique(reason) if r}
     return per_group(reason == ""), dropped
@@ -189,9 +189,9 @@ def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
     axis = tuple(ctx.space.group_names[g].split()[0] for g in shown) if continuous else ()
     column = "a part of the range a column, low to high" if continuous else "a class a column"
 
-    def per_group(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    def per_group(groups: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Random indices, a group a column."""
-        picked = [random.permutation(np.flatnonzero(chosen & (groups == g))) for g in shown]
+        picked = [random.permutation(np.flatnonzero(candidates & (groups == g))) for g in shown]
         rows = min((len(p) for p in picked), default=0)
         rows = min(SHOWN_PER_GROUP, rows)
         return np.array([p[:rows] for p in picked], dtype=np.int64).T.ravel()

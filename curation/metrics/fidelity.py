@@ -2,31 +2,9 @@
 how true generated images are to their labels.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from cgankd.shardset.errors import BadInput
-
-
-@dataclass(frozen=True)
-class LabelDistance:
-    """The Fréchet distance of one label's samples, with the sample sizes it rests on."""
-
-    label: float  # a group of labels, or the centre of a window in the label's unit
-    distance: float
-    first: int
-    second: int
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """The mean |prediction − label| of a window's samples, in the label's unit."""
-
-    label: float  # the centre of the window
-    score: float
-    count: int
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -60,67 +38,9 @@ def check_features(metric: str, first: np.ndarray, second: np.ndarray, *, least:
         )
 
 
-def frechet_by_label(
-    first: np.ndarray, first_groups: np.ndarray, second: np.ndarray, second_groups: np.ndarray
-) -> tuple[LabelDistance, ...]:
-    """The Fréchet distance within each group int64 that both sets have at least 2 samples of."""
-    return _distances(
-        (float(group), first[first_groups == group], second[second_groups == group])
-        for group in np.intersect1d(first_groups, second_groups)
-    )
-
-
-def sliding_frechet(
-    first: np.ndarray,
-    first_labels: np.ndarray,
-    second: np.ndarray,
-    second_labels: np.ndarray,
-    centres: Sequence[float],
-    width: float,
-) -> tuple[LabelDistance, ...]:
-    """The Fréchet distance within each window `width` wide that both sets have at least 2 samples
-    in: the sliding FID of the CcGAN papers (arXiv 2011.07379). All labels in one unit.
-    """
-    return _distances(
-        (
-            centre,
-            first[_in_window(first_labels, centre, width)],
-            second[_in_window(second_labels, centre, width)],
-        )
-        for centre in centres
-    )
-
-
 def label_score(predicted: np.ndarray, labels: np.ndarray) -> float:
     """The Label Score of the CcGAN papers: mean |prediction − assigned label|, in their unit."""
     return float(np.abs(predicted - labels).mean())
-
-
-def sliding_label_score(
-    predicted: np.ndarray, labels: np.ndarray, centres: Sequence[float], width: float
-) -> tuple[LabelScore, ...]:
-    """The Label Score within each window `width` wide that has a sample."""
-    rows = []
-    for centre in centres:
-        own = _in_window(labels, centre, width)
-        if own.any():
-            score = label_score(predicted[own], labels[own])
-            rows.append(LabelScore(centre, score, int(own.sum())))
-    return tuple(rows)
-
-
-def _distances(
-    parts: Iterable[tuple[float, np.ndarray, np.ndarray]],
-) -> tuple[LabelDistance, ...]:
-    return tuple(
-        LabelDistance(label, frechet_distance(one, other), len(one), len(other))
-        for label, one, other in parts
-        if len(one) >= 2 and len(other) >= 2
-    )
-
-
-def _in_window(labels: np.ndarray, centre: float, width: float) -> np.ndarray:
-    return np.abs(labels - centre) <= width / 2
 
 
 def _scatter_root(features: np.ndarray) -> np.ndarray:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from cgankd.app.pages.facts import (
-    Along,
     ArmResult,
     Curve,
     ImageGrid,
     LabelFacts,
     ReportFacts,
 )
+from cgankd.app.pages.records import AlongRecord
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 from cgankd.shardset.records import TeacherResult
 
@@ -76,8 +76,20 @@ def facts_of_a_continuous_run() -> ReportFacts:
             pool=pool,
             kept=pool[:40] + 0.5,
             mae={"no-kd": np.array([7.0, 5.0, np.nan, 8.0]), "cgan-kd": np.full(4, 3.8)},
-            fidelity=Along(middles, middles**2, middles**2 / 2, (12.3, 6.15), "features of a net"),
-            score=Along(middles, np.full(4, 5.0), np.full(4, np.nan), (5.0, 2.5), "its windows"),
+            fidelity=AlongRecord(
+                centre=tuple(middles),
+                raw=tuple(middles**2),
+                kept=tuple(middles**2 / 2),
+                overall=(12.3, 6.15),
+                caption="features of a net",
+            ),
+            score=AlongRecord(
+                centre=tuple(middles),
+                raw=(5.0,) * 4,
+                kept=(None,) * 4,
+                overall=(5.0, 2.5),
+                caption="its windows",
+            ),
         ),
         grids=(
             ImageGrid("low to high", np.zeros((4, 1, 16, 16), np.uint8), "kept", 4, ("−60",) * 4),

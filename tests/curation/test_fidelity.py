@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from cgankd.curation.metrics.fidelity import (
-    frechet_by_label,
-    frechet_distance,
-    label_score,
-    sliding_frechet,
-    sliding_label_score,
-)
+from cgankd.curation.metrics.fidelity import frechet_distance, label_score
 from cgankd.shardset.errors import BadInput
 
 
@@ -40,16 +34,6 @@ def test_distance_to_itself_is_zero():
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
 
 
-def test_distance_by_label_names_its_sample_sizes():
-    """Labels with fewer than two samples on a side are left out."""
-    features = np.random.default_rng(3).normal(size=(20, 3))
-    labels = np.repeat([0, 1, 2], [10, 9, 1])
-    other = np.repeat([0, 1, 3], [8, 6, 6])
-    rows = frechet_by_label(features, labels, features + 1, other)
-    assert [(row.label, row.first, row.second) for row in rows] == [(0, 10, 8), (1, 9, 6)]
-    assert rows[0].distance == frechet_distance(features[:10], features[:8] + 1)
-
-
 @pytest.mark.parametrize(
     "features", [np.zeros((1, 3)), np.zeros(3), np.full((4, 3), np.nan)], ids=["1", "flat", "nan"]
 )
@@ -65,18 +49,7 @@ def test_features_of_two_nets_are_refused():
         frechet_distance(np.zeros((4, 3)), np.zeros((4, 2)))
 
 
-def test_sliding_distance_is_that_of_each_window():
-    """Windows overlap, include their ends and are left out where a side has fewer than two."""
-    features = np.random.default_rng(4).normal(size=(6, 2))
-    labels = np.array([0.0, 1, 2, 3, 4, 9])
-    rows = sliding_frechet(features, labels, features + 1, labels, [1.0, 2.0, 9.0], width=2.0)
-    assert [(row.label, row.first, row.second) for row in rows] == [(1, 3, 3), (2, 3, 3)]
-    assert rows[1].distance == frechet_distance(features[1:4], features[1:4] + 1)
-
-
 def test_label_score_is_the_mean_difference():
-    """Overall and in windows; empty windows are left out."""
+    """In the unit of the labels."""
     labels, predicted = np.array([10.0, 20, 21]), np.array([13.0, 18, 21])
     assert label_score(predicted, labels) == pytest.approx(5 / 3)
-    rows = sliding_label_score(predicted, labels, [10.0, 15.0, 20.5], width=2.0)
-    assert [(row.label, row.score, row.count) for row in rows] == [(10, 3, 1), (20.5, 1, 2)]
