@@ -220,15 +220,26 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
     else `ReleaseError` with what was.
     """
     from cgankd.shardset.pool.plan import read_plan
-    from cgankd.shardset.release.manifest import write_pool_manifest
+    from cgankd.shardset.pool.run_folder import RunFolder, is_run
+    from cgankd.shardset.release.manifest import verify_pool
     from cgankd.shardset.release.verify import verify_release
 
     path = Path(spec).expanduser()
-    if (path / "recipe.yaml").is_file():
-        folders = sorted(p for p in (path / "release").glob("v*") if p.is_dir())
-        if (path / "pool" / "plan.json").is_file():
-            write_pool_manifest(path / "pool", read_plan(path / "pool" / "plan.json"))
-            console.note(f"{path / 'pool'}: every shard is as its marker says")
+    verified = []
+    if is_run(path):
+        run = RunFolder.open(path)
+        folders = sorted(p for p in run.release.glob("v*") if p.is_dir())
+        if (run.pool / "plan.json").is_file():
+            facts = run.stage_facts("pool") if run.is_finished("pool") else {}
+            recorded = facts.get("manifest_sha256")
+            verify_pool(run.pool, read_plan(run.pool / "plan.json"), recorded)
+            verified.append(str(run.pool))
+            what = "its marker says" if recorded is None else "it was made"
+            console.note(f"{run.pool}: every shard is as {what}")
+        elif not folders:
+            raise ReleaseError(
+                f"{path} holds neither a pool nor a release yet: there is nothing to verify"
+            )
     else:
         from cgankd.shardset.hub.ids import HubId, release_at
 
@@ -245,7 +256,8 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
         if problems:
             raise ReleaseError(f"{folder} is not as its manifest says: {len(problems)} problems")
         console.note(f"{folder}: every file is as its manifest says")
-    return {"verified": [str(folder) for folder in folders]}
+        verified.append(str(folder))
+    return {"verified": verified}
 
 
 def publish(
@@ -285,7 +297,7 @@ def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Re
 
 def info(path: Path, *, console: Console) -> Result:
     """What a run or release folder holds."""
-    from cgankd.shardset.pool.run_folder import STAGES, RunFolder
+    from cgankd.shardset.pool.run_folder import STAGES, RunFolder, is_run
     from cgankd.shardset.release.build import release_facts
     from cgankd.shardset.release.manifest import MANIFEST
 
@@ -295,7 +307,7 @@ def info(path: Path, *, console: Console) -> Result:
         }
         console.table(str(path), ["", ""], [[k, str(v)] for k, v in facts.items()])
         return facts
-    if not (path / "recipe.yaml").is_file():
+    if not is_run(path):
         raise BadInput(f"{path} is neither a run nor a release folder")
     run = RunFolder.open(path)
     done = {

@@ -78,6 +78,22 @@ class Context:
             return None
         return TypeAdapter[LabelSpace](LabelSpace).validate_python(recorded["space"])
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(channels, size, size)` of the real images: as recorded with the run, so that scoring
+        need not read the source for it, until the source is read.
+        """
+        recorded = self.run.facts().get("source", {})
+        asked = {
+            "spec": self.recipe.source,
+            "size": self.recipe.image.size,
+            "channels": self.recipe.image.channels,
+        }
+        same = all(recorded.get(name, "") == value for name, value in asked.items())
+        if "reals" not in self.__dict__ and same and "image_shape" in recorded:
+            return tuple(recorded["image_shape"])
+        return self.reals.image_shape
+
     def source_facts(self) -> Facts:
         """What run.json keeps of the source: a row for every image that was left out, and why."""
         reals, split = self.reals, self.data.split
@@ -86,6 +102,9 @@ class Context:
             "revision": reals.revision,
             "space": reals.space.model_dump(mode="json"),
             "label": self.recipe.label.model_dump(mode="json"),
+            "size": self.recipe.image.size,
+            "channels": self.recipe.image.channels,
+            "image_shape": list(reals.image_shape),
             "fingerprint": reals.fingerprint,
             "images": len(reals.labels),
             "duplicates": split.duplicates,
@@ -102,7 +121,7 @@ class Context:
     @cached_property
     def precision(self) -> Precision:
         """The recipe's precision; `auto` is bfloat16 where the device computes in it."""
-        return resolve_precision(self.recipe.precision, self.device, self.reals.pixels.shape[-1])
+        return resolve_precision(self.recipe.precision, self.device, self.image_shape[-1])
 
     @cached_property
     def real_fields(self) -> dict[str, Any]:
@@ -126,7 +145,7 @@ class Context:
     def teacher_loader(self) -> Callable[[], Teacher]:
         """A function without arguments, for this or a worker process, that loads the teacher."""
         recipe = self.recipe.teacher
-        _, channels, size, _ = self.reals.pixels.shape
+        channels, size = self.image_shape[:2]
         return partial(
             load_teacher,
             recipe.weights or str(self.run.teacher),

@@ -42,7 +42,7 @@ def dry_run(
     )
     describe(ctx)
     seconds = _seconds(ctx)
-    _, channels, size, _ = ctx.reals.pixels.shape
+    channels, size = ctx.image_shape[:2]
     samples = recipe.pool.per_label * len(pool_labels(ctx))
     sample_bytes = channels * size * size
     # Pool, decoded copy for the students, release; scores beside them, and features for neighbours.

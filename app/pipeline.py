@@ -97,7 +97,7 @@ def recipe_of_run(
 def describe(ctx: Context) -> None:
     """Says what the source holds: rejected images are named, oblong ones counted."""
     reals, split = ctx.reals, ctx.data.split
-    _, channels, size, _ = reals.pixels.shape
+    channels, size = reals.image_shape[:2]
     space = reals.space
     if isinstance(space, ContinuousLabels):
         what = f"labels {space.display(space.low)} to {space.display(space.high)}"

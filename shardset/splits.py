@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
@@ -164,7 +165,7 @@ class RealData:
     reals: RealImages
     split: RealSplit
 
-    @property
+    @cached_property
     def all_train(self) -> np.ndarray:
         """Indices of every image that may be trained on without a budget: train and outside.
 
@@ -172,7 +173,7 @@ class RealData:
         """
         return _joined([self.split.train, self.split.outside])
 
-    @property
+    @cached_property
     def train_pixels(self) -> np.ndarray:
         return self.reals.pixels[self.split.train]
 
@@ -180,7 +181,7 @@ class RealData:
     def train_labels(self) -> np.ndarray:
         return self.reals.labels[self.split.train]
 
-    @property
+    @cached_property
     def validation_pixels(self) -> np.ndarray:
         return self.reals.pixels[self.split.validation]
 
@@ -188,7 +189,7 @@ class RealData:
     def validation_labels(self) -> np.ndarray:
         return self.reals.labels[self.split.validation]
 
-    @property
+    @cached_property
     def outside_pixels(self) -> np.ndarray:
         return self.reals.pixels[self.split.outside]
 
@@ -196,7 +197,7 @@ class RealData:
     def outside_labels(self) -> np.ndarray:
         return self.reals.labels[self.split.outside]
 
-    @property
+    @cached_property
     def all_train_pixels(self) -> np.ndarray:
         return self.reals.pixels[self.all_train]
 

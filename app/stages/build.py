@@ -107,7 +107,7 @@ def train_gan(ctx: Context) -> Facts:
     if ctx.is_done("generator", fields):
         return ctx.run.stage_facts("generator")
     if own is not None:
-        _, channels, size, _ = data.train_pixels.shape
+        channels, size = data.reals.image_shape[:2]
         images = ImageSpace(size, channels, ctx.space)
         sha256 = adopt_generator(own, ctx.run.generator, images, recipe.network)
         facts = {"sha256": sha256, "steps": 0}

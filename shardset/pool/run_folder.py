@@ -167,6 +167,10 @@ class RunFolder:
         marker = {"fingerprint": fingerprint(fields), "fields": fields, "facts": facts}
         write_json(self._marker(stage), marker)
 
+    def is_finished(self, stage: str) -> bool:
+        """Whether `stage` was finished, with whatever fields."""
+        return self._marker(stage).is_file()
+
     def stage_facts(self, stage: str) -> dict[str, Any]:
         """The facts of a finished stage; `BadInput` if it is not finished."""
         path = self._marker(stage)

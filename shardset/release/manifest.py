@@ -150,6 +150,26 @@ def write_pool_manifest(pool: Path, plan: Plan) -> str:
     Reads every byte of the pool; `CorruptShard` names the first shard that is not as its marker
     says.
     """
+    data = pool_manifest(pool, plan)
+    write_bytes(pool / "manifest.json", data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def verify_pool(pool: Path, plan: Plan, manifest_sha256: str | None) -> None:
+    """Compares every byte of a pool with its markers, and these with the hash that the pool stage
+    recorded, if it did; `CorruptShard` says what is not as it was made. Nothing is written.
+    """
+    found = hashlib.sha256(pool_manifest(pool, plan)).hexdigest()
+    if manifest_sha256 not in (None, found):
+        raise CorruptShard(
+            f"{pool} is whole but is not the pool that was made: its shards and plan have the "
+            f"sha256 {found[:16]}…, the pool stage recorded {str(manifest_sha256)[:16]}…; "
+            "after a top-up that was cut, run produce again, else replace it with --redo pool"
+        )
+
+
+def pool_manifest(pool: Path, plan: Plan) -> bytes:
+    """The JSON of a pool's plan and shards; `CorruptShard` as `write_pool_manifest` raises it."""
     shards = []
     for spec in plan.shards:
         marker = verify_shard(pool, spec.index)
@@ -167,6 +187,4 @@ def write_pool_manifest(pool: Path, plan: Plan) -> str:
         "failed": sum(shard["failed"] for shard in shards),
         "shards": shards,
     }
-    data = canonical_json(manifest)
-    write_bytes(pool / "manifest.json", data)
-    return hashlib.sha256(data).hexdigest()
+    return canonical_json(manifest)

@@ -79,6 +79,11 @@ class RealImages:
     origins: tuple[str, ...] | None = None
     """what each image was derived from; None: every image stands for itself"""
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(channels, size, size)`, of every image."""
+        return self.pixels.shape[1:]
+
     @cached_property
     def pixel_hashes(self) -> tuple[str, ...]:
         """The sha256 of every image's pixels."""

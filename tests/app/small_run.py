@@ -51,8 +51,11 @@ def write_small_run(folder: Path, task: Task = "classes") -> RunFolder:
     write_plan(run.pool / "plan.json", plan)
     for spec in plan.shards:
         produce_shard(ProduceJob(run.generator, run.pool, spec.index, "settings"))
-    write_pool_manifest(run.pool, plan)
-    facts = {"samples": plan.count, "libraries": {"torch": torch.__version__}}
+    facts = {
+        "samples": plan.count,
+        "libraries": {"torch": torch.__version__},
+        "manifest_sha256": write_pool_manifest(run.pool, plan),
+    }
     run.finish_stage("pool", {"device": "cpu", "generator_sha256": sha256}, facts)
     write_tiny_scores(run.scores, plan)
     write_tiny_selection(run.selections / "cgan-kd.parquet", run.scores)

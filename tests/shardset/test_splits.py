@@ -372,3 +372,13 @@ def test_a_budget_that_does_not_suit_numbers_is_refused(
     """Nothing is counted by class; two different labels are the least one can train on."""
     with pytest.raises(SourceError, match=message):
         split_reals(make_numbers(turns), budget, seed=0)
+
+
+def test_a_part_of_the_images_is_copied_once_however_often_it_is_asked_for() -> None:
+    """Every property gives the same array; the shape of an image needs none of them."""
+    reals = make_reals([30, 40])
+    data = RealData(reals, split_reals(reals, Budget(per_class=10), seed=2))
+
+    for part in ("train", "validation", "outside", "all_train"):
+        assert getattr(data, f"{part}_pixels") is getattr(data, f"{part}_pixels")
+    assert reals.image_shape == data.train_pixels.shape[1:]
