@@ -300,7 +300,7 @@ def _stages(ctx: Context, selection: str) -> list[Facts]:
         {
             "step": "generator",
             "network": in_words(ctx.recipe.generator.network),
-            "images": 0 if ctx.recipe.generator.weights else len(ctx.data.split.train),
+            "images": len(ctx.data.split.train) if generator["steps"] else 0,
             "steps": generator["steps"],
         },
         {
