@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
 from cgankd.curation.policies import Policy, current_names
-from cgankd.generator import GeneratorKind
+from cgankd.generator import GeneratorKind, with_kind
 from cgankd.generator.config import GeneratorTraining
 from cgankd.nets.training import StudentTraining
 from cgankd.shardset.errors import RecipeError
@@ -267,14 +267,17 @@ def with_overrides(
 ) -> dict[str, Any]:
     """A copy of plain data with `path=value` overrides applied; values are read as YAML.
 
-    A policy's old names, there and in overrides, become the current ones, which `note` is told.
+    Old names of a policy and a generator, there and in overrides, become the current ones, of
+    which `note` is given one line.
     """
     data = copy.deepcopy(data)
     renamed: list[str] = []
     if isinstance(data.get("policy"), Mapping):
         data["policy"], renamed = current_names(data["policy"])
+    renamed += _name_generator_kind(data)
     for override in overrides:
         renamed += _apply_override(data, override)
+    renamed += _name_generator_kind(data)  # an override's old name prevails over the file's kind
     if renamed and note is not None:
         note("; ".join(dict.fromkeys(renamed)))
     return data
@@ -319,6 +322,16 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
     return []
 
 
+def _name_generator_kind(data: Mapping[str, Any]) -> list[str]:
+    """Renames the field that once named a generator's kind; returns a line if it was there."""
+    section = data.get("generator")
+    settings = section.get("network") if isinstance(section, dict) else None
+    if not isinstance(settings, Mapping) or "network" not in settings:
+        return []
+    data["generator"]["network"] = with_kind(settings)
+    return ["generator.network.network is now generator.network.kind"]
+
+
 def _first_problem(error: ValidationError) -> str:
     """One line: the key, what was wrong with it, and the nearest valid name."""
     problem = error.errors(include_url=False)[0]
@@ -327,7 +340,7 @@ def _first_problem(error: ValidationError) -> str:
         valid = _located(problem["loc"][:-1])[1]
         return f"unknown key {path}{nearest(str(problem['loc'][-1]), _fields_of(valid))}"
     if problem["type"] == "union_tag_invalid":
-        kind, kinds = problem["ctx"]["tag"], [r.model_fields["kind"].default for r in records]
+        kind, kinds = problem["ctx"]["tag"], [k for r in records for k in _kinds_of(r)]
         return f"{path}.kind: there is no kind {kind!r}{nearest(str(kind), kinds)}"
     given = "" if problem["type"] == "missing" else f", got {problem['input']!r}"[:80]
     message = problem["msg"].removeprefix("Value error, ")
@@ -342,7 +355,7 @@ def _located(location: Sequence[str | int]) -> tuple[str, list[type[BaseModel]]]
     names: list[str] = []
     records: list[type[BaseModel]] = [Recipe]
     for part in location:
-        of_kind = [r for r in records if "kind" in r.model_fields and _kind_of(r) == part]
+        of_kind = [r for r in records if "kind" in r.model_fields and part in _kinds_of(r)]
         if of_kind and len(records) > 1:
             records = of_kind
             continue
@@ -352,8 +365,8 @@ def _located(location: Sequence[str | int]) -> tuple[str, list[type[BaseModel]]]
     return ".".join(names), records
 
 
-def _kind_of(record: type[BaseModel]) -> Any:
-    return record.model_fields["kind"].default
+def _kinds_of(record: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(record.model_fields["kind"].annotation)
 
 
 def _fields_of(records: Sequence[type[BaseModel]]) -> list[str]:

@@ -1,5 +1,7 @@
 """Recipes: presets are valid, mistakes are refused by name, what was resolved reads back."""
 
+import re
+
 import pytest
 import yaml
 
@@ -151,3 +153,30 @@ def test_distillation_is_read_where_older_recipes_have_it():
     recipe = load_recipe("digits", ["student.training.distillation.temperature=7.0"])
     assert recipe.student.methods["hinton"] == preset.model_copy(update={"temperature": 7.0})
     assert "distillation" not in recipe_yaml(recipe)
+
+
+def test_a_generator_s_old_names_are_read_and_the_new_ones_are_told(tmp_path):
+    """In a file and in an override, with one line; a kind set anew prevails over a file's."""
+    old = tmp_path / "old.yaml"
+    old.write_text(preset_text("digits").replace("    kind: biggan-small", "    network: sngan"))
+    notes = []
+
+    assert load_recipe(str(old), note=notes.append).generator.network.kind == "sngan"
+    assert load_recipe(str(old), ["generator.network.kind=sagan"]).generator.network.kind == "sagan"
+    again = load_recipe("digits", ["generator.network.network=biggan-cifar"], notes.append)
+    assert again.generator.network.kind == "biggan-cifar"
+    assert notes == ["generator.network.network is now generator.network.kind"] * 2
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("generator.network.widht=8", "unknown key generator.network.widht; did you mean width?"),
+        ("generator.network.width=9", "generator.network.width: Input should be a multiple of 8"),
+        ("generator.network.kind=sagn", "generator.network.kind: there is no kind 'sagn'; did"),
+    ],
+)
+def test_a_generator_s_wrong_settings_are_named_as_the_recipe_has_them(override, problem):
+    """Without pydantic's name of the kind in the path."""
+    with pytest.raises(RecipeError, match=re.escape(problem)):
+        load_recipe("digits", [override])
