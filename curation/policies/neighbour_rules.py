@@ -21,6 +21,7 @@ class Copies(Settings):
     reads: ClassVar[frozenset[Source]] = NEIGHBOURS
     threshold: Threshold = Field(
         "calibrated",
+        examples=[0.99],
         description="similarity in [−1, 1] from which a sample is a copy; calibrated: more alike "
         "than different real images are",
     )
@@ -39,6 +40,7 @@ class Outliers(Settings):
     reads: ClassVar[frozenset[Source]] = NEIGHBOURS
     threshold: Threshold = Field(
         "calibrated",
+        examples=[3.0],
         description="largest distance, in times the median real image's; calibrated: further than "
         "real images are",
     )
@@ -63,6 +65,7 @@ class Duplicates(Settings):
     reads: ClassVar[frozenset[Source]] = NEIGHBOURS | {"teacher"}
     threshold: Threshold = Field(
         "calibrated",
+        examples=[0.97],
         description="similarity in [−1, 1] that connects two samples; calibrated: more alike than "
         "different real images are",
     )

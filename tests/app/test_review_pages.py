@@ -149,8 +149,8 @@ def test_the_policy_page_previews_saves_and_selects(drawn, run, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     page = drawn("policy", run)
     before = int(page.metric[0].value.replace(",", ""))
-    control(page.checkbox, "Quota for each label").uncheck().run()
-    control(page.slider, "ρ: share that passes").set_value(0.2).run()
+    control(page.selectbox, "quota").set_value("off").run()
+    control(page.slider, "filter.rho").set_value(0.2).run()
     after = int(page.metric[0].value.replace(",", ""))
     assert before != after
 

@@ -1,31 +1,22 @@
-"""Sliders of a policy, and at once what it would keep."""
+"""Controls of a policy, and at once what it would keep."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cgankd.app.review.data import Subject
 from cgankd.app.review.filters import counted
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Preview, preview, run_selection, save_recipe
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.views.controls import slot_controls
 from cgankd.app.review.views.shared import counts_beside, opened, pictures, plain, share, started
-from cgankd.curation.policies import Policy, Rule
+from cgankd.curation.policies import Policy
 from cgankd.curation.policies.selection import REASONS, Selection
 from cgankd.shardset.errors import BadInput
-
-SUBSAMPLES = ("none", "rejection", "budget")
-FILTERS = ("none", "quantile", "band", "agreement")
-SCOPES = ("per-label", "global")
-NEIGHBOURS = (
-    ("copies", "Drop memorised", 0.99, "similarity to a training image"),
-    ("duplicates", "Drop near-duplicates", 0.97, "similarity that connects two samples"),
-    ("outliers", "Drop outliers", 3.0, "times the median real image's distance"),
-)
 
 
 def draw() -> None:
@@ -46,97 +37,17 @@ def draw() -> None:
 
 def _controls(subject: Subject) -> Policy | None:
     """The policy that the controls say; None where it is impossible, with an error drawn."""
-    start = subject.policy or Policy()
-    filter_ = start.filter
-    entries: dict[str, Any] = start.model_dump()
-    kind = _one_of("Subsample by density ratio", SUBSAMPLES, _kind(start.subsample))
-    entries["subsample"] = None if kind == "none" else {"kind": kind}
-    if kind == "budget":
-        entries["subsample"]["accept"] = st.slider(
-            "Mean acceptance",
-            0.01,
-            1.0,
-            step=0.01,
-            key=started("policy.accept", getattr(start.subsample, "accept", 0.5)),
-        )
-    kind = _one_of("Filter by teacher", FILTERS, _kind(filter_))
-    entries["filter"] = None if kind == "none" else {"kind": kind}
-    if kind in ("quantile", "band"):
-        entries["filter"]["rho"] = st.slider(
-            "ρ: share that passes",
-            0.01,
-            1.0,
-            step=0.01,
-            key=started("policy.rho", getattr(filter_, "rho", 0.9)),
-        )
-        entries["filter"]["scope"] = _one_of(
-            "Quantile", SCOPES, getattr(filter_, "scope", "per-label")
-        )
-    if kind == "band":
-        entries["filter"]["low"] = st.slider(
-            "Share dropped as too easy",
-            0.0,
-            0.99,
-            step=0.01,
-            key=started("policy.band_low", getattr(filter_, "low", 0.1)),
-        )
-    if kind == "agreement" and subject.space.task == "regression":
-        entries["filter"]["within"] = st.number_input(
-            "Largest |teacher − label|", 0.0,
-            key=started("policy.agreement_within", getattr(filter_, "within", None) or 1.0),
-        )  # fmt: skip
+
+    def is_offered(rule: type[BaseModel]) -> bool:
+        return subject.neighbours is not None or "neighbours" not in getattr(rule, "reads", ())
+
     if subject.neighbours is None:
-        st.caption("Duplicates, memorised and outliers need neighbours, which are not here.")
-        entries.update(copies=None, duplicates=None, outliers=None)
-    else:
-        for name, title, usual, meaning in NEIGHBOURS:
-            now = getattr(getattr(start, name), "threshold", None)
-            threshold = _threshold(name, title, now, usual, meaning)
-            entries[name] = None if threshold is None else {"threshold": threshold}
-    replaces = st.checkbox(
-        "Replace labels by the teacher's",
-        key=started("policy.relabel", start.relabel is not None),
-    )
-    entries["relabel"] = {"kind": "teacher"} if replaces else None
-    if st.checkbox(
-        "Quota for each label", key=started("policy.has_quota", start.quota is not None)
-    ):
-        size = st.number_input(
-            "Samples of each label",
-            1,
-            key=started("policy.quota", start.quota.size if start.quota else 100),
-        )
-        entries["quota"] = {**(entries["quota"] or {}), "size": size}
-    else:
-        entries["quota"] = None
+        st.caption("Rules that go by neighbours need them, and they are not here.")
     try:
-        return Policy(**entries)
+        return Policy(**slot_controls(Policy, subject.policy or Policy(), is_offered))
     except ValidationError as error:
         st.error(plain(error.errors()[0]["msg"].removeprefix("Value error, ")))
         return None
-
-
-def _kind(rule: Rule | None) -> str:
-    return "none" if rule is None else rule.kind
-
-
-def _one_of(title: str, names: tuple[str, ...], start: str) -> str:
-    return st.selectbox(title, names, key=started(f"policy.{title}", start))
-
-
-def _threshold(
-    name: str, title: str, start: float | str | None, usual: float, meaning: str
-) -> float | str | None:
-    ways = ("off", "calibrated", "by value")
-    now = "off" if start is None else "calibrated" if start == "calibrated" else "by value"
-    way = st.selectbox(title, ways, key=started(f"policy.{name}", now))
-    if way != "by value":
-        return None if way == "off" else way
-    value = start if isinstance(start, float) else usual
-    high = 1.0 if usual < 1 else 20.0
-    return st.slider(
-        meaning, 0.0, high, step=high / 1000, key=started(f"policy.{name}.value", value)
-    )
 
 
 def _effect(state: ReviewState, effect: Preview) -> None:
