@@ -25,6 +25,8 @@ from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.run_folder import REDOABLE, RunFolder
 
+RUN_FORMAT = 2  # of a run folder: what its markers hold
+
 NOT_REDONE = {
     "selections": "a selection is cheap: `cgankd select RUN` replaces it, and so does `run` with "
     "another policy",
@@ -73,7 +75,10 @@ def opened(
     with ctx.run.lock():
         if fresh:
             ctx.write_recipe()
-            ctx.run.record(source=ctx.source_facts())
+            ctx.run.record(source=ctx.source_facts(), format_version=RUN_FORMAT)
+        known = ctx.run.facts()
+        if "format_version" not in known and "made_by" not in known:
+            ctx.run.record(made_by=known.get("version", "an older version"))
         ctx.run.record(threads=ctx.threads, device=ctx.device.type, **machine_facts())
         torch.set_num_threads(ctx.threads)
         yield ctx
@@ -119,6 +124,7 @@ def describe(ctx: Context) -> None:
 
 def run_all(ctx: Context) -> Facts:
     """Every stage in order; what the report says."""
+    _require_this_format(ctx)
     _require_use_of_redo(ctx)
     timed = Stopwatch(ctx)
     timed("teacher", stages.train_teacher)
@@ -157,6 +163,7 @@ STAGE_WORK: dict[str, Callable[[Context], Facts]] = {
 
 def run_stage(ctx: Context, name: str) -> Facts:
     """One stage of a run; the stages before it must be done."""
+    _require_this_format(ctx)
     redone = ("features", name) if name == "neighbours" else (name,)
     if other := sorted(ctx.redo - set(redone)):
         raise BadInput(
@@ -171,6 +178,18 @@ def run_stage(ctx: Context, name: str) -> Facts:
     if name == "ratio":
         stages.require_ratio(facts)
     return facts
+
+
+def _require_this_format(ctx: Context) -> None:
+    """Raises `BadInput` where the run's markers are of an older form, which stages cannot follow;
+    what only reads a run, and releasing it, works on those too.
+    """
+    known = ctx.run.facts()
+    if known.get("format_version", 1) != RUN_FORMAT:
+        raise BadInput(
+            f"{ctx.run.path} was made by cgankd {known['made_by']}, whose stages this version "
+            "cannot continue; finish it with that version or begin a new run folder"
+        )
 
 
 def _require_use_of_redo(ctx: Context) -> None:

@@ -24,6 +24,12 @@ from cgankd.shardset.splits import Budget
 from cgankd.student.arms import ARMS, arms_of
 from cgankd.student.methods import Method, current_methods
 
+# Fields of a student's training that the search sets.
+DECIDED_BY = {
+    "student.training.steps": "student.steps",
+    "student.training.lr": "student.learning_rates",
+}
+
 
 class Record(BaseModel):
     """Unknown keys, wrong types and changes after reading are refused."""
@@ -156,7 +162,7 @@ class ReleaseRecipe(Record):
 class Recipe(Record):
     """Everything a run does; `cgankd run` writes the resolved one to `recipe.yaml`."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     task: Literal["classification", "regression"]
     source: str = Field(
@@ -284,7 +290,11 @@ def with_overrides(
 
 
 def recipe_of(data: dict[str, Any], where: str) -> Recipe:
-    """The checked recipe of plain data; `where` names it in errors."""
+    """The checked recipe of plain data; `where` names it in errors. A recipe of format 1 is read
+    and becomes one of format 2.
+    """
+    if data.get("format_version") == 1:
+        data = {**data, "format_version": 2}
     try:
         # Strict JSON mode: lists are tuples, but "3" is not 3 and 3.5 is not an integer.
         return Recipe.model_validate_json(json.dumps(current_methods(data), default=str))
@@ -304,6 +314,8 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
     path, separator, text = override.partition("=")
     if not separator or not path:
         raise RecipeError(f"--set {override!r} is not path=value, like policy.filter.rho=0.8")
+    if path in DECIDED_BY:
+        raise RecipeError(f"--set {path} has no effect: {DECIDED_BY[path]} decides")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

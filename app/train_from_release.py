@@ -153,6 +153,8 @@ def _settings(
     methods = ["labels"]
     if space.task == "classification":
         methods += dict.fromkeys([*recipe.student.methods, *method_kinds()])
+    for override in overrides:
+        _require_use(override.partition("=")[0], space, method, real)
     if method not in methods:
         raise BadInput(
             f"--method {method}: a release for {space.task} takes {' or '.join(methods)}"
@@ -170,6 +172,26 @@ def _settings(
         distillation = method_named(method, recipe.student.methods)
         chosen["augment"] = "none"  # stored logits are of the image as it was produced
     return recipe, recipe.student.training.model_copy(update=chosen), distillation
+
+
+def _require_use(path: str, space: LabelSpace, method: str, real: str) -> None:
+    """Raises `BadInput` where a recipe field has no effect on a student trained from a release."""
+    if path == "student.training.network":
+        raise BadInput(f"--set {path} has no effect here: --student decides")
+    only_with = {
+        "student.training.distillation": (method == "hinton", "--method hinton"),
+        "student.methods": (method != "labels", "--method NAME"),
+        "student.training.augment": (method == "labels", "--method labels"),
+        "student.training.regression_loss": (space.task == "regression", "labels that are numbers"),
+        "student.training.generated_fraction": (real != REAL_NONE, "--real SOURCE"),
+        **dict.fromkeys(("budget", "columns", "label"), (real != REAL_NONE, "--real SOURCE")),
+    }
+    for field, (used, condition) in only_with.items():
+        if (path == field or path.startswith(f"{field}.")) and not used:
+            raise BadInput(f"--set {path} has no effect here: it is read with {condition} alone")
+    read = ("student.training", "student.steps", "student.learning_rates", "precision", "seed")
+    if not any(path == field or path.startswith(f"{field}.") for field in (*read, *only_with)):
+        raise BadInput(f"--set {path} has no effect here: train-student reads {', '.join(read)}")
 
 
 def _images(

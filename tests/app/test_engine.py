@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -183,12 +185,34 @@ def test_ray_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPa
         map_jobs(square_later, [(0, 0.0)], backend="ray")
 
 
+def local_cluster(ray: Any) -> None:
+    """Starts Ray on loopback; a machine that cannot is said to be at fault within two minutes."""
+    failed: list[str] = []
+
+    def start() -> None:
+        try:
+            ray.init(
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+            )
+        except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+            failed.append(str(error))
+
+    starter = threading.Thread(target=start, daemon=True)
+    starter.start()
+    starter.join(120)
+    if starter.is_alive() or failed:
+        pytest.fail(f"no Ray cluster on this machine within 120 s: {failed or 'no answer'}")
+
+
 def test_ray_gives_the_same_and_tries_a_lost_worker_again(tmp_path: Path) -> None:
     """Order, threads and retries on a real Ray of two processors, on loopback."""
     ray = pytest.importorskip("ray")
     announced: dict[int, int] = {}
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    local_cluster(ray)
     try:
         jobs = [(3, 0.5), (4, 0.0)]
         squares = map_jobs(square_later, jobs, backend="ray", on_done=announced.__setitem__)

@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from cgankd.app import commands, context
 from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.recipe import load_recipe
 from cgankd.shardset.errors import BadInput
+from cgankd.shardset.files import read_json, write_json
 from cgankd.shardset.pool.run_folder import REDOABLE, STAGES, RunFolder
 from cgankd.shardset.tables import read_table
 from tests.app.tiny import OVERRIDES
 
 FEW_ARMS = (*OVERRIDES, "seeds=[0]", "arms=[no-kd, cgan-kd]", "pool.max_factor=1.0")
-LOOSE = "policy.rho=0.99"
+LOOSE = "policy.filter.rho=0.99"
 
 
 def run(out: Path, *more: str, **options: Any) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def test_selecting_again_replaces_the_selection_and_says_what_came_and_went(
     raw = (copy / "selections" / "raw.parquet").read_bytes()
     old = read_table(copy / "selections" / "cgan-kd.parquet")
     facts = commands.select(
-        copy, console=Console(), overrides=["policy.rho=0.3", "policy.quota=null"]
+        copy, console=Console(), overrides=["policy.filter.rho=0.3", "policy.quota=null"]
     )
     new = read_table(copy / "selections" / "cgan-kd.parquet")
     kept_old, kept_new = (
@@ -99,7 +101,7 @@ def test_selecting_again_replaces_the_selection_and_says_what_came_and_went(
 
 def test_a_release_made_otherwise_names_the_folder_to_remove_by_hand(copy: Path) -> None:
     """A version never changes, and no option deletes one."""
-    commands.select(copy, console=Console(json=True), overrides=["policy.rho=0.3"])
+    commands.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
 
     with pytest.raises(BadInput, match=f"remove {copy}/release/v1.0.0 by hand"):
         commands.release(
@@ -149,6 +151,27 @@ def test_redo_of_features_or_neighbours_finds_them_again_where_they_are_asked_fo
         assert (copy / "neighbours.parquet").is_file()
 
 
+def test_a_run_of_an_older_version_can_be_read_and_released_but_not_trained(copy: Path) -> None:
+    """Its markers are of another form; the refusal names the version that made it."""
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    (copy / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "format_version": 1}))
+    facts = read_json(copy / "run.json")
+    del facts["format_version"]
+    write_json(copy / "run.json", {**facts, "version": "0.1.0"})
+    console = Console(json=True)
+    options: dict[str, Any] = {"console": console, "backend": "serial", "device": "cpu"}
+
+    assert commands.info(copy, console=console)["run"]["version"] == "0.1.0"
+    commands.verify(str(copy), console=console)
+    commands.diff(copy, console=console, to="raw")
+    commands.release(copy, console=console, selection="raw", rejected=False)
+    for stage in ("teacher", "scores", "students"):
+        with pytest.raises(BadInput, match=r"was made by cgankd 0.1.0, whose stages"):
+            commands.stage(stage, copy, **options)
+    with pytest.raises(BadInput, match=r"was made by cgankd 0.1.0, whose stages"):
+        commands.run(str(copy / "recipe.yaml"), out=copy, **options)
+
+
 def test_a_stage_refuses_to_redo_another(copy: Path) -> None:
     """It would have been ignored."""
     with pytest.raises(BadInput, match="--redo pool: this command redoes scores alone"):
@@ -160,7 +183,7 @@ def test_a_stage_refuses_to_redo_another(copy: Path) -> None:
     [
         ({"backend": "rai"}, [], None, "'rai': expected one of serial, processes, ray"),
         ({"backend": "ray"}, [], "ray", r"cgankd\[ray\]"),
-        ({}, ["policy.duplicates=0.9"], "faiss", r"cgankd\[cpu\]"),
+        ({}, ["policy.duplicates.threshold=0.9"], "faiss", r"cgankd\[cpu\]"),
     ],
 )
 def test_a_wrong_backend_or_a_missing_extra_is_refused_before_the_first_stage(
@@ -213,7 +236,7 @@ def test_report_draws_and_names_the_command_that_trains(copy: Path) -> None:
     options: dict[str, Any] = {"console": Console(json=True), "backend": "serial", "device": "cpu"}
     weights = {p: p.stat().st_mtime_ns for p in copy.glob("students/trained/*/*.safetensors")}
     drawn = commands.stage("report", copy, **options)
-    commands.select(copy, console=Console(json=True), overrides=["policy.rho=0.3"])
+    commands.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
     with pytest.raises(BadInput, match=f"older selection cgan-kd; .*cgankd train-students {copy}"):
         commands.stage("report", copy, **options)
     commands.stage("students", copy, **options)

@@ -1,6 +1,7 @@
 """Students from a release: by folder or Hub id, pinned, offline, streamed, killed, published."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,25 @@ def test_what_cannot_be_is_refused_before_images_are_fetched(hub, tmp_path, wron
         train(f"{REPO}@v1.0.0", tmp_path / "out", tmp_path, **wrong)
 
     assert not any("accepted" in path for method, path in hub.requests if method == "GET")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.training.steps=100", "student.steps decides"),
+        ("student.training.lr=0.1", "student.learning_rates decides"),
+        ("student.training.network=convnet-11k", "--student decides"),
+        ("student.training.regression_loss=l1", "labels that are numbers"),
+        ("student.training.generated_fraction=0.2", "--real SOURCE"),
+        ("student.training.distillation.temperature=2", "--method hinton"),
+        ("budget.test_fraction=0.3", "--real SOURCE"),
+        ("seeds=[1]", "train-student reads student.training, student.steps"),
+    ],
+)
+def test_a_field_that_cannot_matter_is_refused_by_name(hub, tmp_path, override, message):
+    """`student.training.steps` was accepted and had no effect."""
+    with pytest.raises(BadInput, match=f"--set {re.escape(override.partition('=')[0])}.*{message}"):
+        train(f"{REPO}@v1.0.0", tmp_path / "out", tmp_path, overrides=[override])
 
 
 def test_a_tag_that_moved_is_refused(hub, release, tmp_path):
