@@ -15,8 +15,13 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
 from cgankd.curation.density_ratio.config import RatioConfig
-from cgankd.curation.density_ratio.fit import folds_of, joined_groups, split_generated
-from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
+from cgankd.curation.density_ratio.fit import (
+    Described,
+    fit_on_features,
+    folds_of,
+    joined_groups,
+    split_generated,
+)
 from cgankd.curation.density_ratio.model import FeatureRatio
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores

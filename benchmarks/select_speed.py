@@ -10,7 +10,7 @@ import numpy as np
 from cgankd.curation.difference import difference
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
-from cgankd.curation.policies.coverage import most_diverse
+from cgankd.curation.policies.quotas import most_diverse
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select
 

@@ -19,9 +19,9 @@ from cgankd.curation.metrics.metrics import (
     agreement_metric,
     feature_metrics,
     label_score_metric,
+    learned_predictions,
     vendi_metric,
 )
-from cgankd.curation.metrics.teacher_truth import learned_predictions
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
 from cgankd.nets.networks import save_network

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cgankd.curation.density_ratio.diagnostics import RatioLimits
-from cgankd.curation.density_ratio.networks import RatioNetwork
+from cgankd.curation.density_ratio.judge import RatioLimits
+from cgankd.curation.density_ratio.model import RatioNetwork
 from cgankd.nets.feature_nets import FeatureConfig
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cgankd.curation.density_ratio.config import RatioConfig
-from cgankd.curation.density_ratio.networks import (
+from cgankd.curation.density_ratio.judge import HeldOut, Snapshot
+from cgankd.curation.density_ratio.model import (
     DensityRatioNet,
     log_ratio,
     ruled_out,
     softplus_loss,
 )
-from cgankd.curation.density_ratio.search import HeldOut, Snapshot
 from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace

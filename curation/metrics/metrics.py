@@ -1,14 +1,22 @@
-"""The metrics of a set of samples, ready to be measured overall and by label."""
+"""The metrics of a set of samples, ready to be measured overall and by label: distances, how many
+samples it is worth, whether the teacher agrees with its labels.
+"""
 
+from collections.abc import Callable
 from dataclasses import astuple
 
 import numpy as np
 
-from cgankd.curation.metrics.distances import authenticity, kernel_distance, overlap
-from cgankd.curation.metrics.fidelity import frechet_distance, label_score
+from cgankd.curation.metrics.fidelity import (
+    authenticity,
+    check_features,
+    frechet_distance,
+    kernel_distance,
+    label_score,
+    overlap,
+)
 from cgankd.curation.metrics.measured import Metric
-from cgankd.curation.metrics.set_size import duplicate_rate, effective_sample_size, vendi_score
-from cgankd.curation.metrics.teacher_truth import agreement, confidence_gap, confidences
+from cgankd.shardset.errors import BadInput
 
 
 def feature_metrics(generated: np.ndarray, real: np.ndarray, k: int = 5) -> tuple[Metric, ...]:
@@ -81,3 +89,121 @@ def duplicate_metric(components: np.ndarray) -> Metric:
 def effective_sample_metric(ratios: np.ndarray) -> Metric:
     """`effective_sample`: the effective size by density ratios `[n]` as a share in [0, 1] of n."""
     return Metric(("effective_sample",), lambda a, _: [effective_sample_size(ratios[a]) / len(a)])
+
+
+def duplicate_rate(components: np.ndarray) -> float:
+    """The share in [0, 1) of samples that could go without losing a picture; near-duplicates have
+    one of the `components` int64 `[n]` in common. `BadInput` for no samples.
+    """
+    if len(components) == 0:
+        raise BadInput("duplicate rate: there are no samples")
+    return 1 - len(np.unique(components)) / len(components)
+
+
+def effective_sample_size(ratios: np.ndarray) -> float:
+    """(Σr)²/Σr² of density ratios `[n]` ≥ 0: from 1 (one dominates) to n (all equal), 0 where all
+    are 0 (Kish, 1965). `BadInput` for ratios that are not finite or below 0.
+    """
+    if not np.isfinite(ratios).all() or (ratios < 0).any():
+        raise BadInput(
+            "effective sample size: ratios must be finite and ≥ 0; leave out samples that failed"
+        )
+    largest = ratios.max(initial=0.0)
+    if largest == 0:
+        return 0.0
+    weights = ratios / largest  # squares of huge or tiny ratios would leave the floats
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def vendi_score(features: np.ndarray) -> float:
+    """The effective number of different samples among `[n, d]`, from 1 (all alike) to min(n, d).
+
+    The exponential of the entropy of the eigenvalues of XᵀX/n, rows of X at unit length: the
+    covariance form, which costs n·d² where the kernel form costs n³ (Friedman & Dieng, 2023, arXiv
+    2210.02410). `BadInput` for features that are not finite or all 0.
+    """
+    check_features("Vendi score", features, features, least=1)
+    rows = features.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not lengths.all():
+        raise BadInput(
+            f"Vendi score: the features of {int((lengths == 0).sum()):,} of {len(rows):,} samples "
+            "are all 0 and point nowhere; take another feature net"
+        )
+    rows /= lengths
+    weights = np.linalg.eigvalsh(rows.T @ rows / len(rows))
+    weights = weights[weights > 0]
+    return float(np.exp(-(weights * np.log(weights)).sum()))
+
+
+def agreement(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) -> float:
+    """The share in [0, 1] of predictions `[n]` that are their label `[n]`, or no farther than
+    `within` from it in its unit. `BadInput` for none, or for unequal numbers.
+    """
+    if predicted.shape != labels.shape or labels.size == 0:
+        raise BadInput(
+            f"agreement: {list(predicted.shape)} predictions for {list(labels.shape)} labels, "
+            "expected one for each, and at least one"
+        )
+    return float((np.abs(predicted - labels) <= within).mean())
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """The expected calibration error in [0, 1] of logits `[n, C]` for classes `[n]`: the
+    `confidence_gap` of their `confidences`.
+    """
+    return confidence_gap(*confidences(logits, labels), bins)
+
+
+def confidences(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest probability float64 `[n]` that logits `[n, C]` give, and whether it is that of
+    the class in `labels`, bool `[n]`. `BadInput` for logits that are not finite.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not np.isfinite(logits).all():
+        raise BadInput(
+            f"calibration error: logits {list(logits.shape)} for labels {list(labels.shape)}, "
+            "expected [n, C] and [n], all finite"
+        )
+    if len(labels) == 0:
+        raise BadInput("calibration error: there are no samples")
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True).astype(np.float64)
+    confidence = 1 / np.exp(shifted).sum(1)  # of the largest, whose shifted logit is 0
+    return confidence, logits.argmax(1) == labels
+
+
+def confidence_gap(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Mean |share right − mean confidence| over equal bins of the confidence float `[n]`, weighted
+    by their samples (Guo et al., 2017, arXiv 1706.04599, eq. 3).
+    """
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+# Trains a fresh network on pixels and labels; what it returns predicts the labels of pixels.
+Learner = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+
+def learned_predictions(
+    learn: Learner, pixels: np.ndarray, labels: np.ndarray, real_pixels: np.ndarray
+) -> np.ndarray:
+    """The labels `[m]` that a network trained on generated uint8 pixels `[n, c, h, w]` and labels
+    `[n]` alone gives to real validation ones `[m, c, h, w]`.
+
+    Their `agreement` with the true labels is the classification accuracy score (Ravuri & Vinyals,
+    2019, arXiv 1905.10887); for continuous labels their `label_score` is the like. `BadInput` for
+    unequal numbers or a learner that does not answer with a label an image.
+    """
+    if len(pixels) != len(labels) or len(pixels) == 0 or len(real_pixels) == 0:
+        raise BadInput(
+            f"classification accuracy score: {len(pixels):,} images, {len(labels):,} labels and "
+            f"{len(real_pixels):,} validation images; each image needs a label, and neither set "
+            "may be empty"
+        )
+    predicted = np.asarray(learn(pixels, labels)(real_pixels))
+    if predicted.shape != (len(real_pixels),):
+        raise BadInput(
+            f"classification accuracy score: the learner answered {list(predicted.shape)} for "
+            f"{len(real_pixels):,} images, expected one label for each"
+        )
+    return predicted

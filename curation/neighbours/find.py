@@ -9,24 +9,21 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cgankd.curation.neighbours.duplicates import Pairs, spanning_pairs
-from cgankd.curation.neighbours.feature_space import (
+from cgankd.curation.neighbours.search import (
     ROUNDING,
     FeatureSpace,
     as_vectors,
     check_features,
-    lower_quantile,
-    similarities,
-    upper_quantile,
-)
-from cgankd.curation.neighbours.search import (
     each_on_a_core,
     load_faiss,
+    lower_quantile,
     near_pairs,
     nearest,
     nearest_others,
+    similarities,
+    upper_quantile,
 )
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours.table import Neighbours, Pairs, Thresholds, spanning_pairs
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 

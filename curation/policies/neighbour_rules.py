@@ -6,8 +6,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from cgankd.curation.neighbours.duplicates import all_but_best, components
-from cgankd.curation.neighbours.table import Neighbours
+from cgankd.curation.neighbours.table import Neighbours, all_but_best, components
 from cgankd.curation.policies.rule import Decision, Reason, Samples, Settings, Source, Threshold
 from cgankd.shardset.errors import BadInput
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cgankd.curation.policies.coverage import BLOCK, most_diverse
+from cgankd.curation.policies.quotas import BLOCK, most_diverse
 from cgankd.shardset.errors import BadInput
 
 

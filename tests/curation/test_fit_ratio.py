@@ -11,14 +11,15 @@ from scipy.stats import spearmanr
 
 from cgankd.curation.density_ratio.config import PUBLISHED
 from cgankd.curation.density_ratio.fit import (
+    Described,
     RatioConfig,
+    fit_on_features,
     fit_ratio,
     folds_of,
     joined_groups,
     near_a_real,
     split_generated,
 )
-from cgankd.curation.density_ratio.fit_on_features import Described, fit_on_features
 from cgankd.curation.density_ratio.model import FeatureRatio, load_ratio
 from cgankd.nets.feature_nets import FeatureConfig
 from cgankd.shardset.errors import BadInput, CheckpointError, TrainingDiverged

@@ -12,9 +12,9 @@ from cgankd.curation.metrics.metrics import (
     effective_sample_metric,
     feature_metrics,
     label_score_metric,
+    learned_predictions,
     vendi_metric,
 )
-from cgankd.curation.metrics.teacher_truth import learned_predictions
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 

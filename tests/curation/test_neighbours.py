@@ -5,19 +5,26 @@ import sys
 import numpy as np
 import pytest
 
-from cgankd.curation.neighbours.duplicates import all_but_best, components, spanning_pairs
-from cgankd.curation.neighbours.feature_space import (
+from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
+from cgankd.curation.neighbours.search import (
     ONE,
     ROUNDING,
     FeatureSpace,
     as_vectors,
     lower_quantile,
+    near_pairs,
+    nearest,
+    nearest_others,
     similarities,
     upper_quantile,
 )
-from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
-from cgankd.curation.neighbours.search import near_pairs, nearest, nearest_others
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours.table import (
+    Neighbours,
+    Thresholds,
+    all_but_best,
+    components,
+    spanning_pairs,
+)
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import REASONS, select

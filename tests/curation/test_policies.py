@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from cgankd.curation.policies import Policy
-from cgankd.curation.policies.coverage import most_diverse
+from cgankd.curation.policies.quotas import most_diverse
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select
 from cgankd.curation.policies.teacher_rules import Agreement, Band

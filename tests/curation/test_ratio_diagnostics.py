@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cgankd.curation.density_ratio.diagnostics import (
+from cgankd.curation.density_ratio.judge import (
     CONSTANT_LOSS,
     RatioLimits,
     diagnose,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgankd.curation.density_ratio.networks import (
+from cgankd.curation.density_ratio.model import (
     WIDTHS,
     DensityRatioNet,
     LabelBumps,

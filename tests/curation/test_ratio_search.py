@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cgankd.curation.density_ratio.diagnostics import CONSTANT_LOSS, RatioLimits
-from cgankd.curation.density_ratio.search import (
+from cgankd.curation.density_ratio.judge import (
+    CONSTANT_LOSS,
     HeldOut,
+    RatioLimits,
     Snapshot,
     choose,
     held_out_loss,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cgankd.curation.metrics.distances import (
+from cgankd.curation.metrics.fidelity import (
     Overlap,
     authenticity,
     kernel_distance,
@@ -11,9 +11,14 @@ from cgankd.curation.metrics.distances import (
     squared_distances,
     squared_radii,
 )
-from cgankd.curation.metrics.set_size import duplicate_rate, effective_sample_size, vendi_score
-from cgankd.curation.metrics.teacher_truth import agreement, calibration_error
-from cgankd.curation.neighbours.duplicates import components
+from cgankd.curation.metrics.metrics import (
+    agreement,
+    calibration_error,
+    duplicate_rate,
+    effective_sample_size,
+    vendi_score,
+)
+from cgankd.curation.neighbours.table import components
 from cgankd.shardset.errors import BadInput
 
 
@@ -26,7 +31,7 @@ def gaussian(count: int, seed: int, width: int = 4) -> np.ndarray:
 def test_distances_are_the_same_in_any_block(monkeypatch, block):
     """Every row comes once, and far from the origin nothing is lost."""
     first, second = gaussian(20, 0) + 1000, gaussian(15, 1) + 1000
-    monkeypatch.setattr("cgankd.curation.metrics.distances.BLOCK", block)
+    monkeypatch.setattr("cgankd.curation.metrics.fidelity.BLOCK", block)
     parts = list(squared_distances(first, second))
     assert np.concatenate([rows for rows, _ in parts]).tolist() == list(range(20))
     expected = ((first[:, None].astype(float) - second[None].astype(float)) ** 2).sum(2)
@@ -43,7 +48,7 @@ def test_radius_leaves_the_sample_itself_out():
 def test_kernel_distance_is_the_mean_over_pairs(monkeypatch):
     """As the sum over all pairs of different samples, one by one, in small blocks."""
     first, second = gaussian(9, 0), gaussian(7, 1) + 1
-    monkeypatch.setattr("cgankd.curation.metrics.distances.BLOCK", 20)
+    monkeypatch.setattr("cgankd.curation.metrics.fidelity.BLOCK", 20)
 
     def mean(a: np.ndarray, b: np.ndarray, same: bool) -> float:
         kernels = [
