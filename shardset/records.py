@@ -1,5 +1,6 @@
 """What one stage records for others to read: each is written and read by the same class."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,6 +11,11 @@ class Record(BaseModel):
     """Frozen; unknown keys and wrong types are refused. A number that is not finite is None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def finite(value: float) -> float | None:
+    """The value, None where it is NaN or infinite, for which JSON has no number."""
+    return float(value) if math.isfinite(value) else None
 
 
 class JudgeFacts(Record):

@@ -1,6 +1,5 @@
 """`check.json` and `report.json`: each is written and read by one record."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +19,8 @@ from cgankd.shardset.records import (
     Record,
     ReportSummary,
     SummaryNumber,
+    finite,
 )
-
-
-def finite(value: float) -> float | None:
-    """The value, None where it is NaN or infinite, for which JSON has no number."""
-    return float(value) if math.isfinite(value) else None
 
 
 class NumberJudge(Record):

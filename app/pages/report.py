@@ -14,9 +14,10 @@ from cgankd.app.pages.drawing import COLOURS, SERIES, Figure
 from cgankd.app.pages.facts import LabelFacts, ReportFacts
 from cgankd.app.pages.figures import draw_figures, ticks
 from cgankd.app.pages.html import data_uri, number, page_templates
-from cgankd.app.pages.records import ReportRecord, finite
+from cgankd.app.pages.records import ReportRecord
 from cgankd.shardset.files import write_bytes, write_json
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.records import finite
 
 MANY_GROUPS = 20  # from here on the diagnostics start folded
 

@@ -22,7 +22,6 @@ from cgankd.app.pages.records import (
     CheckNumber,
     RatioSummary,
     TwoSampleFacts,
-    finite,
 )
 from cgankd.app.pages.selectors import (
     Copies,
@@ -43,6 +42,7 @@ from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.records import finite
 from cgankd.shardset.samples import open_samples
 
 

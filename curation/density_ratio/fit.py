@@ -37,6 +37,7 @@ from cgankd.nets.feature_nets import features_of, train_feature_net
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.records import finite
 from cgankd.shardset.weights import save_weights
 
 LEAST_REAL = 2  # of a group of labels
@@ -311,7 +312,7 @@ def fit_on_features(
         "problems": judge_ratio(diagnostics, config.limits, space.group_names),
         "per_label": [_finite(row) for row in diagnostics.per_label],
         "overall": _finite(diagnostics.overall),
-        "raw_mean": diagnostics.raw_mean if math.isfinite(diagnostics.raw_mean) else None,
+        "raw_mean": finite(diagnostics.raw_mean),
         "steps": chosen.snapshot.step,
         "strength": chosen.strength,
     }
@@ -343,6 +344,5 @@ def _measured(chosen: Candidate, held: HeldOut, *, scaled: bool) -> tuple[Diagno
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row as JSON can hold it: null for what is no finite number."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
+        name: finite(value) if isinstance(value, float) else value for name, value in row.items()
     }

@@ -151,6 +151,7 @@ def _places(
         own, reference = (np.flatnonzero(g == group) for g in (groups, other_groups))
         yield "group", name, float(group), own, reference
     if isinstance(space, ContinuousLabels):
+        # Windows that slide over the range: SFID and Label Score of CcGAN (arXiv 2011.07379).
         reach = config.window_width * space.span / space.groups / 2
         for centre in np.linspace(space.low, space.high, config.windows).tolist():
             own, reference = (
