@@ -42,7 +42,9 @@ def write(ctx: Context) -> Facts:
     of it; `BadInput` where none are trained.
     """
     students = trained_students(ctx)
-    arms = students.arms
+    # In the recipe's order, which the record, whose keys are sorted on disk, does not keep.
+    order = dict.fromkeys([*ctx.recipe.arms, *students.arms])
+    arms = {name: students.arms[name] for name in order if name in students.arms}
     if "report" in ctx.redo:
         ctx.redo.discard("report")
         ctx.run.drop_stage("report")

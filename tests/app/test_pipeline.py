@@ -12,6 +12,7 @@ from datasets import ClassLabel, load_dataset
 
 from cgankd.app import commands
 from cgankd.app.console import Console
+from cgankd.app.recipe import load_recipe
 from cgankd.generator import BigGAN, build_generator
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import read_json, sha256_file, write_json
@@ -43,6 +44,7 @@ def test_a_run_leaves_what_the_format_promises(finished):
         report
     )
     assert report == json.loads((out / "report" / "report.json").read_text())
+    assert report["arm_order"] == list(load_recipe("digits").arms)
     for arm in report["arms"].values():
         assert {"mean", "std", "values", "steps", "images_seen"} <= set(arm)
         assert len(arm["values"]) == 2
