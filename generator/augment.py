@@ -17,7 +17,12 @@ UNIFORMS = 7  # per image: brightness, saturation, contrast, and two places each
 
 
 def augment(images: Tensor, uniforms: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
-    """Images float `[n, c, h, w]`, augmented; uniforms float `[n, UNIFORMS]` in [0, 1)."""
+    """Images float `[n, c, h, w]`, augmented; uniforms float `[n, UNIFORMS]` in [0, 1).
+
+    >>> augment(torch.ones(1, 1, 4, 4), torch.zeros(1, UNIFORMS), ["cutout"])[0, 0, :2]
+    tensor([[0., 1., 1., 1.],
+            [1., 1., 1., 1.]])
+    """
     if "colour" in kinds:
         images = _colour(images, uniforms[:, :3])
     if "translation" in kinds:

@@ -47,77 +47,56 @@ class _DivideBySigma(torch.autograd.Function):
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution in its input's dtype; padding keeps the size.
+    """A convolution in its input's dtype, spectrally normalised or plain; padding keeps the size.
 
     `enlarged` and `reduced` fuse it with nearest-neighbour doubling before it or 2×2 averaging
     after it: a 3×3 kernel on doubled pixels is a 4×4 kernel at stride ½ (2 for averaging), with
     the same result for 4/9 of the work.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+    u0: Tensor
+    sv0: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, *, spectral: bool = True
+    ) -> None:
         super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        if spectral:
+            _add_singular_vector(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self._kernel(x.dtype), self._bias(x), padding=self.padding)
+        return F.conv2d(x, _weight(self, x.dtype), _bias(self, x.dtype), padding=self.padding)
 
     def enlarged(self, x: Tensor) -> Tensor:
         """The convolution of `x` after each pixel became 2×2; a 3×3 kernel."""
-        kernel = _spread(self._kernel(x.dtype).flip(2, 3)).transpose(0, 1)
-        return F.conv_transpose2d(x, kernel, self._bias(x), stride=2, padding=1)
+        kernel = _spread(_weight(self, x.dtype).flip(2, 3)).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, _bias(self, x.dtype), stride=2, padding=1)
 
     def reduced(self, x: Tensor) -> Tensor:
         """The 2×2 averages of the convolution; a 3×3 kernel."""
-        kernel = _spread(self._kernel(x.dtype)) / 4
-        return F.conv2d(x, kernel, self._bias(x), stride=2, padding=1)
-
-    def _kernel(self, dtype: torch.dtype) -> Tensor:
-        return self.weight.to(dtype)
-
-    def _bias(self, x: Tensor) -> Tensor | None:
-        return None if self.bias is None else self.bias.to(x.dtype)
-
-
-class SpectralConv2d(Conv2d):
-    """A convolution, spectrally normalised."""
-
-    u0: Tensor
-    sv0: Tensor
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        super().__init__(inputs, outputs, kernel)
-        _add_singular_vector(self)
-
-    def _kernel(self, dtype: torch.dtype) -> Tensor:
-        return _normalised(self, dtype)
+        kernel = _spread(_weight(self, x.dtype)) / 4
+        return F.conv2d(x, kernel, _bias(self, x.dtype), stride=2, padding=1)
 
 
 class Linear(nn.Linear):
-    """A linear layer in its input's dtype."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self._kernel(x.dtype), bias)
-
-    def _kernel(self, dtype: torch.dtype) -> Tensor:
-        return self.weight.to(dtype)
-
-
-class SpectralLinear(Linear):
-    """A linear layer, spectrally normalised."""
+    """A linear layer in its input's dtype, spectrally normalised or plain."""
 
     u0: Tensor
     sv0: Tensor
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, bias: bool = True, *, spectral: bool = True
+    ) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        _add_singular_vector(self)
+        if spectral:
+            _add_singular_vector(self)
 
-    def _kernel(self, dtype: torch.dtype) -> Tensor:
-        return _normalised(self, dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, _weight(self, x.dtype), _bias(self, x.dtype))
 
 
 class SpectralEmbedding(nn.Embedding):
-    """An embedding, spectrally normalised."""
+    """A vector for each class, spectrally normalised."""
 
     u0: Tensor
     sv0: Tensor
@@ -127,20 +106,25 @@ class SpectralEmbedding(nn.Embedding):
         _add_singular_vector(self)
 
     def forward(self, index: Tensor) -> Tensor:
-        return F.embedding(index, _normalised(self, torch.float32))
+        return F.embedding(index, _weight(self, torch.float32))
 
 
-_Spectral = SpectralConv2d | SpectralLinear | SpectralEmbedding
-
-
-def _add_singular_vector(layer: _Spectral) -> None:
+def _add_singular_vector(layer: Conv2d | Linear | SpectralEmbedding) -> None:
     layer.register_buffer("u0", torch.randn(1, layer.weight.shape[0]))
     layer.register_buffer("sv0", torch.ones(1))
 
 
-def _normalised(layer: _Spectral, dtype: torch.dtype) -> Tensor:
-    """The weight over its largest singular value, in `dtype`; float32 inside."""
+def _weight(layer: Conv2d | Linear | SpectralEmbedding, dtype: torch.dtype) -> Tensor:
+    """The weight in `dtype`, over its largest singular value where the layer keeps a vector for it;
+    float32 inside.
+    """
+    if not hasattr(layer, "u0"):
+        return layer.weight.to(dtype)
     return _DivideBySigma.apply(layer.weight, layer.u0, layer.sv0, layer.training, dtype)
+
+
+def _bias(layer: Conv2d | Linear, dtype: torch.dtype) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.to(dtype)
 
 
 def _spread(kernel: Tensor) -> Tensor:
@@ -167,10 +151,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.theta = SpectralConv2d(channels, channels // 8, kernel=1)
-        self.phi = SpectralConv2d(channels, channels // 8, kernel=1)
-        self.g = SpectralConv2d(channels, channels // 2, kernel=1)
-        self.o = SpectralConv2d(channels // 2, channels, kernel=1)
+        self.theta = Conv2d(channels, channels // 8, kernel=1)
+        self.phi = Conv2d(channels, channels // 8, kernel=1)
+        self.g = Conv2d(channels, channels // 2, kernel=1)
+        self.o = Conv2d(channels // 2, channels, kernel=1)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:

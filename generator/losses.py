@@ -39,7 +39,12 @@ def vanilla_fake(scores: Tensor) -> Tensor:
 
 
 class GanLoss(NamedTuple):
-    """What the discriminator pays for real and generated images, and what the generator pays."""
+    """What the discriminator pays for real and generated images, and what the generator pays.
+
+    >>> import torch
+    >>> LOSSES["hinge"].real(torch.tensor([-1.0, 0.5, 2.0]))
+    tensor([2.0000, 0.5000, 0.0000])
+    """
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]

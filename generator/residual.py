@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
 from cgankd.generator.label_embedding import EMBEDDING, LabelEmbedding
-from cgankd.generator.layers import (
-    Conv2d,
-    Linear,
-    SelfAttention,
-    SpectralConv2d,
-    SpectralEmbedding,
-    SpectralLinear,
-)
+from cgankd.generator.layers import Conv2d, Linear, SelfAttention, SpectralEmbedding
 from cgankd.shardset.identity import latents
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
@@ -103,11 +96,11 @@ class BatchNorm(nn.Module):
 class GeneratorBlock(nn.Module):
     """A residual block that doubles the resolution."""
 
-    def __init__(self, inputs: int, outputs: int, space: LabelSpace, conv: type[Conv2d]) -> None:
+    def __init__(self, inputs: int, outputs: int, space: LabelSpace, spectral: bool) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs)
-        self.conv2 = conv(outputs, outputs)
-        self.conv_sc = conv(inputs, outputs, kernel=1)
+        self.conv1 = Conv2d(inputs, outputs, spectral=spectral)
+        self.conv2 = Conv2d(outputs, outputs, spectral=spectral)
+        self.conv_sc = Conv2d(inputs, outputs, kernel=1, spectral=spectral)
         self.bn1 = ConditionalBatchNorm(inputs, space)
         self.bn2 = ConditionalBatchNorm(outputs, space)
 
@@ -143,17 +136,18 @@ class ResidualGenerator(AdversarialGenerator):
         self._opponent = images, tuple(widths), keep, attention
         self.image_size, self.latent_dim, self.space = images.size, latent_dim, images.space
         self.bottom, doublings = bottom_and_doublings(images.size)
-        conv, linear = (SpectralConv2d, SpectralLinear) if spectral else (Conv2d, Linear)
-        self.linear = linear(latent_dim, widths[0] * self.bottom**2)
+        self.linear = Linear(latent_dim, widths[0] * self.bottom**2, spectral=spectral)
         # A list of lists, as the published keys are `blocks.0.0.…`: attention is blocks.i.1.
         self.blocks = nn.ModuleList(
-            nn.ModuleList([GeneratorBlock(inputs, outputs, self.space, conv)])
+            nn.ModuleList([GeneratorBlock(inputs, outputs, self.space, spectral)])
             for inputs, outputs in pairwise(widths)
         )
         if attention and doublings > 1:
             cast(nn.ModuleList, self.blocks[-2]).append(SelfAttention(widths[-2]))
         self.output_layer = nn.Sequential(
-            BatchNorm(widths[-1]), nn.ReLU(inplace=True), conv(widths[-1], images.channels)
+            BatchNorm(widths[-1]),
+            nn.ReLU(inplace=True),
+            Conv2d(widths[-1], images.channels, spectral=spectral),
         )
         # Frozen while the networks train; classes need none.
         self.embedding: nn.Module = (
@@ -198,11 +192,9 @@ class DiscriminatorBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, halve: bool, first: bool = False) -> None:
         super().__init__()
         self.halve, self.first = halve, first
-        self.conv1 = SpectralConv2d(inputs, outputs)
-        self.conv2 = SpectralConv2d(outputs, outputs)
-        self.conv_sc = (
-            SpectralConv2d(inputs, outputs, kernel=1) if halve or inputs != outputs else None
-        )
+        self.conv1 = Conv2d(inputs, outputs)
+        self.conv2 = Conv2d(outputs, outputs)
+        self.conv_sc = Conv2d(inputs, outputs, kernel=1) if halve or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(x if self.first else F.relu(x))
@@ -233,9 +225,9 @@ class ProjectionDiscriminator(Discriminator):
         if attention:
             blocks.insert(1, SelfAttention(widths[1]))
         self.blocks = nn.Sequential(*blocks)
-        self.linear = SpectralLinear(widths[-1], 1)
+        self.linear = Linear(widths[-1], 1)
         self.embed = (
-            SpectralLinear(EMBEDDING, widths[-1], bias=False)
+            Linear(EMBEDDING, widths[-1], bias=False)
             if isinstance(images.space, ContinuousLabels)
             else SpectralEmbedding(images.space.outputs, widths[-1])
         )

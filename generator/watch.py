@@ -16,7 +16,7 @@ COLLAPSED = 0.05  # spread of a label's samples as a part of its real images' sp
 def spread(images: Tensor, labels: Tensor) -> float:
     """The pixels' standard deviation within each label, averaged; images float `[n, c, h, w]`.
 
-    Labels with one image tell nothing and are left out; NaN where all are.
+    Labels with one image have no deviation and are left out; NaN where all are.
     """
     groups = [images[labels == label] for label in labels.unique()]
     spreads = [group.std(0).mean() for group in groups if len(group) > 1]

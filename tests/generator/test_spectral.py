@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cgankd.generator.layers import SpectralConv2d, SpectralEmbedding, SpectralLinear
+from cgankd.generator.layers import Conv2d, Linear, SpectralEmbedding
 
 
 def test_the_largest_singular_value_becomes_one_in_training() -> None:
     """Power iteration, kept from pass to pass, finds the σ that the SVD finds."""
-    layer = SpectralConv2d(3, 7)
+    layer = Conv2d(3, 7)
     torch.nn.init.normal_(layer.weight)
 
     for _ in range(200):
@@ -22,7 +22,7 @@ def test_the_largest_singular_value_becomes_one_in_training() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_those_of_automatic_differentiation(training: bool) -> None:
     """The hand-written backward pass agrees with the formulas differentiated by torch."""
-    layer = SpectralLinear(5, 4).train(training)
+    layer = Linear(5, 4).train(training)
     x, target = torch.randn(6, 5), torch.randn(6, 4)
     weight = layer.weight.detach().clone().requires_grad_()
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_only_training_keeps_the_singular_vector() -> None:
 
 def test_enlarged_is_doubling_followed_by_the_convolution() -> None:
     """One transposed convolution gives what doubling the pixels and convolving gives."""
-    layer = SpectralConv2d(3, 5).eval()
+    layer = Conv2d(3, 5).eval()
     x = torch.randn(2, 3, 6, 6)
 
     torch.testing.assert_close(
@@ -65,7 +65,7 @@ def test_enlarged_is_doubling_followed_by_the_convolution() -> None:
 @pytest.mark.parametrize("size", [6, 7])
 def test_reduced_is_the_convolution_followed_by_averaging(size: int) -> None:
     """One strided convolution gives what convolving and averaging 2×2 pixels gives."""
-    layer = SpectralConv2d(3, 5).eval()
+    layer = Conv2d(3, 5).eval()
     x = torch.randn(2, 3, size, size)
 
     torch.testing.assert_close(layer.reduced(x), F.avg_pool2d(layer(x), 2), atol=1e-5, rtol=1e-4)
