@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.select_speed import near_duplicates
-from cgankd.app.review.data import SCORES
 from cgankd.app.review.filters import Filter, counted, histogram, matching, ordered, page
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import preview
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.subject import SCORES
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select

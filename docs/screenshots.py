@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from cgankd.app.review.opening import open_subject
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.subject import open_subject
 
 HERE = Path(__file__).parent
 PAGES = ("overview", "gallery", "one-by-one", "policy", "compare", "reals-and-fakes", "release")

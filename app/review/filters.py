@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cgankd.app.review.data import SCORES, Subject
+from cgankd.app.review.subject import SCORES, Subject
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.reviews import VERDICTS

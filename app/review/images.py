@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cgankd.app.review.data import Subject
+from cgankd.app.review.subject import Subject
 from cgankd.shardset.images import BadImage, decode_png, encode_png
 from cgankd.shardset.pool.shards import tar_name
 from cgankd.shardset.samples import PoolPlaces, ReleasePlaces

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from cgankd.app.review.data import SCORES, Subject
 from cgankd.app.review.filters import Counts, Histogram, counted, histogram
+from cgankd.app.review.subject import SCORES, Subject
 from cgankd.curation.difference import CHANGES, changes_per_group, difference, why
 from cgankd.curation.neighbours.find import Features
 from cgankd.curation.policies import Policy

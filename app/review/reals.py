@@ -6,8 +6,8 @@ from math import sqrt
 
 import numpy as np
 
-from cgankd.app.review.data import Subject
 from cgankd.app.review.images import Picture, picture_of
+from cgankd.app.review.subject import Subject
 from cgankd.shardset.errors import BadInput, CgankdError
 
 Z95 = 1.959963984540054  # the normal's 0.975-quantile

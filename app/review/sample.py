@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cgankd.app.review.data import SCORES, Subject
 from cgankd.app.review.reals import Reals
+from cgankd.app.review.subject import SCORES, Subject
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.identity import key_text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cgankd.app.console import Console
-from cgankd.app.review.opening import open_subject
+from cgankd.app.review.subject import open_subject
 from cgankd.shardset.errors import BadInput, CgankdError
 
 # Streamlit puts the script's folder first on the import path: it holds nothing but the script.

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgankd.app.review.data import Subject
-from cgankd.app.review.opening import open_subject
+from cgankd.app.review.subject import Subject, open_subject
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.reviews import (
     NONE,

@@ -16,8 +16,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from cgankd.app import commands
 from cgankd.app.console import Console
-from cgankd.app.review.opening import open_subject
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.subject import open_subject
 from cgankd.shardset.reviews import VERDICTS, read_reviews
 from cgankd.shardset.tables import read_table
 from tests.app.test_foreign_folder import CGANKD, write_foreign_project

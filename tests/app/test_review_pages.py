@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from cgankd.app.cli import app as cli
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.opening import open_subject
 from cgankd.app.review.serve import _is_local
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.shared import plain
+from cgankd.app.review.subject import open_subject
+from cgankd.app.review.views import plain
 from cgankd.shardset.reviews import VERDICTS, read_reviews
 from cgankd.shardset.testing import write_tiny_release
 from tests.app import small_run
@@ -41,7 +41,7 @@ def drawn(monkeypatch):
         def script(name):
             from importlib import import_module
 
-            from cgankd.app.review.views.shared import errors_shown
+            from cgankd.app.review.views import errors_shown
 
             with errors_shown():
                 import_module(f"cgankd.app.review.views.{name}").draw()

@@ -2,8 +2,18 @@
 
 import streamlit as st
 
-from cgankd.app.review.views import compare, faces, gallery, one_by_one, overview, policy, release
-from cgankd.app.review.views.shared import errors_shown, keep_widgets, sidebar
+from cgankd.app.review.views import (
+    compare,
+    errors_shown,
+    faces,
+    gallery,
+    keep_widgets,
+    one_by_one,
+    overview,
+    policy,
+    release,
+    sidebar,
+)
 
 # Streamlit's captions and slider values are paler than WCAG 2's 4.5 to 1 asks for.
 STYLE = """<style>

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.data import Subject
 from cgankd.app.review.filters import COLUMN_NAMES, Histogram
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Comparison, compare
-from cgankd.app.review.views.overview import check_facts
-from cgankd.app.review.views.shared import (
+from cgankd.app.review.subject import Subject
+from cgankd.app.review.views import (
     COLOURS,
     counts_beside,
     opened,
@@ -20,6 +19,7 @@ from cgankd.app.review.views.shared import (
     started,
     subject_at,
 )
+from cgankd.app.review.views.overview import check_facts
 
 PREVIEWED = "the Policy page's sliders"
 OTHER = "another run, release or Hub id"

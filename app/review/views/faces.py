@@ -5,7 +5,6 @@ import secrets
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.data import Subject
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.reals import (
     BlindPair,
@@ -16,7 +15,8 @@ from cgankd.app.review.reals import (
     rows_along,
     rows_by_label,
 )
-from cgankd.app.review.views.shared import opened, pictures, plain, real_images, share, started
+from cgankd.app.review.subject import Subject
+from cgankd.app.review.views import opened, pictures, plain, real_images, share, started
 
 PAIRS = 20
 SIDE = 72

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.data import SCORES, Subject
 from cgankd.app.review.filters import (
     COLUMN_NAMES,
     SORTABLE,
@@ -18,8 +17,8 @@ from cgankd.app.review.filters import (
 )
 from cgankd.app.review.images import stored_pictures
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.one_by_one import draw_sample, give
-from cgankd.app.review.views.shared import (
+from cgankd.app.review.subject import SCORES, Subject
+from cgankd.app.review.views import (
     Cell,
     errors_shown,
     grid,
@@ -30,6 +29,7 @@ from cgankd.app.review.views.shared import (
     reviewer,
     started,
 )
+from cgankd.app.review.views.one_by_one import draw_sample, give
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CgankdError
 from cgankd.shardset.reviews import NONE, VERDICTS

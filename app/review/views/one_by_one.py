@@ -5,13 +5,13 @@ one after the other, for a phone or for the keyboard alone.
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.data import Subject
 from cgankd.app.review.filters import COLUMN_NAMES, UNREVIEWED, Filter, matching
 from cgankd.app.review.images import thumbnails
 from cgankd.app.review.reals import real_picture
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
-from cgankd.app.review.views.shared import (
+from cgankd.app.review.subject import Subject
+from cgankd.app.review.views import (
     facts_table,
     mark_read,
     opened,

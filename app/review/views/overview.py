@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.data import Subject
 from cgankd.app.review.filters import counted
-from cgankd.app.review.views.shared import COLOURS, facts_table, opened, plain
+from cgankd.app.review.subject import Subject
+from cgankd.app.review.views import COLOURS, facts_table, opened, plain
 from cgankd.shardset.files import read_json
 from cgankd.shardset.pool.run_folder import RunFolder
 

@@ -9,10 +9,10 @@ from rich.console import Console as RichConsole
 
 from cgankd.app import commands
 from cgankd.app.console import Console
-from cgankd.app.review.data import Subject
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.subject import Subject
+from cgankd.app.review.views import facts_table, opened, plain
 from cgankd.app.review.views.overview import check_facts
-from cgankd.app.review.views.shared import facts_table, opened, plain
 from cgankd.app.stages.selections import ARMS_WITHOUT_REVIEWS
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.release.manifest import MANIFEST, read_manifest

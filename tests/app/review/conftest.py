@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from cgankd.app.review.opening import open_subject
+from cgankd.app.review.subject import open_subject
 from cgankd.shardset.testing import (
     tiny_continuous_plan,
     tiny_continuous_space,

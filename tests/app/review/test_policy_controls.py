@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 from streamlit.testing.v1 import AppTest
 
-from cgankd.app.review.views.controls import kind_of, rules_of
+from cgankd.app.review.views.policy import kind_of, rules_of
 from cgankd.curation.policies import Policy
 
 
@@ -43,7 +43,7 @@ def controls(policy):
     def script(policy):
         import streamlit as st
 
-        from cgankd.app.review.views.controls import slot_controls
+        from cgankd.app.review.views.policy import slot_controls
 
         st.session_state["entries"] = slot_controls(policy, policy())
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cgankd.app.review.data import SCORES
 from cgankd.app.review.images import stored_pictures, thumbnails
-from cgankd.app.review.opening import open_subject
 from cgankd.app.review.reals import (
     BlindPair,
     Reals,
@@ -21,6 +19,7 @@ from cgankd.app.review.reals import (
     wilson,
 )
 from cgankd.app.review.sample import nearest_kept, probabilities, sample
+from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.pool.shards import PoolShardWriter, read_shard
 from cgankd.shardset.tables import read_numbered
@@ -200,7 +199,7 @@ def test_random_rows_of_a_label_are_kept_ones_and_seeded(subject):
 
 def test_nothing_here_imports_streamlit_or_torch():
     """Opening, filtering, deciding and previewing start at once."""
-    names = ["state", "data", "filters", "images", "sample", "reals", "policy"]
+    names = ["state", "subject", "filters", "images", "sample", "reals", "policy"]
     code = f"import sys, {', '.join(f'cgankd.app.review.{name}' for name in names)}; "
     code += "print([n for n in ('streamlit', 'torch', 'faiss', 'datasets') if n in sys.modules])"
     output = subprocess.run(

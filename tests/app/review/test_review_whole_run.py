@@ -9,11 +9,11 @@ import pytest
 
 from cgankd.app import commands
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.opening import open_subject
 from cgankd.app.review.policy import preview, run_selection, save_recipe
 from cgankd.app.review.reals import open_reals, real_picture
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
+from cgankd.app.review.subject import open_subject
 from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput, RatioRefused, StaleStage
 from cgankd.shardset.files import read_json

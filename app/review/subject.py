@@ -1,0 +1,339 @@
+"""What a reviewer looks at: the samples of a run or release as columns, without their images.
+
+A million samples are a hundred megabytes of NumPy columns; images and logits stay on disk until
+somebody looks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ValidationError
+
+from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.policies import Policy
+from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
+from cgankd.curation.policies.rule import Scores, aligned_rows
+from cgankd.curation.policies.selection import KEPT, REASONS
+from cgankd.shardset.errors import BadInput, CorruptShard
+from cgankd.shardset.files import read_json
+from cgankd.shardset.identity import uniforms
+from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.samples import DECISIONS, PoolPlaces, ReleasePlaces, Samples, open_samples
+from cgankd.shardset.tables import read_metadata, read_table
+
+SCORES = (
+    "density_ratio", "teacher_error", "teacher_entropy", "nearest_real_similarity", "outlier",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Every sample of a pool in key order, with its scores and what one selection decided."""
+
+    path: Path
+    kind: Literal["run", "release"]
+    space: LabelSpace
+    pool_id: str
+    seed: int  # of the production
+    facts: Mapping[str, Any]  # run.json, or the facts of a release's manifest
+    ratio_problems: tuple[str, ...]
+    reviews: Path  # the folder of verdicts
+    selections: tuple[str, ...]
+    selection: str | None  # of which the decisions are; None: nothing was decided
+    policy: Policy | None  # of that selection
+    notes: tuple[str, ...]  # what is not there, and what to do about it
+    places: PoolPlaces | ReleasePlaces
+
+    key: np.ndarray  # int64 [n], ascending
+    original_label: np.ndarray  # [n], as assigned: int64 classes, or float64 in their unit
+    group: np.ndarray  # int64 [n], of the assigned label
+    label: np.ndarray  # [n], after the selection
+    reason: np.ndarray  # int8 [n]: KEPT, or an index into REASONS
+    scored: np.ndarray  # bool [n]
+    teacher_prediction: np.ndarray  # [n]: a class, −1 for none; or a value, NaN for none
+    scores: Mapping[str, np.ndarray]  # float32 [n] for each of SCORES, NaN where there is none
+    in_first_round: np.ndarray  # bool [n]
+    neighbours: Neighbours | None
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Bool `[n]`."""
+        return self.reason == KEPT
+
+    @cached_property
+    def uniforms(self) -> np.ndarray:
+        """The number in (0, 1) that belongs to each key when samples are accepted, `[n]`."""
+        return uniforms(self.seed, 0, int(self.key[-1]) + 1, "accept")[self.key]
+
+    @cached_property
+    def policy_scores(self) -> Scores:
+        """The columns as a policy reads them."""
+        return Scores(
+            key=self.key,
+            label=self.original_label,
+            group=self.group,
+            ratio=self.scores["density_ratio"].astype(np.float64),
+            teacher_label=self.teacher_prediction,
+            teacher_error=self.scores["teacher_error"].astype(np.float64),
+            scored=self.scored,
+        )
+
+    @cached_property
+    def teacher_disagrees(self) -> np.ndarray:
+        """Bool `[n]`: the teacher says another class, or a value in another part of the range."""
+        prediction = self.teacher_prediction
+        if self.space.task == "classification":
+            return (prediction != self.original_label) & (prediction >= 0)
+        known = np.isfinite(prediction)
+        return known & (self.space.group_of(np.nan_to_num(prediction)) != self.group)
+
+    @cached_property
+    def duplicate_group(self) -> np.ndarray:
+        """A number int64 `[n]` that near-duplicates share; −1 for samples unlike all others."""
+        number = np.full(len(self), -1, np.int64)
+        if self.neighbours is not None:
+            rows = np.searchsorted(self.key, self.neighbours.key)
+            component = duplicate_groups(self.neighbours, self.group[rows], "calibrated")
+            alike = np.bincount(component)[component] > 1
+            number[rows[alike]] = component[alike]
+        return number
+
+    @cached_property
+    def memorised(self) -> np.ndarray:
+        """Bool `[n]`: as near to a training image as no two different real images are."""
+        mask = np.zeros(len(self), bool)
+        if self.neighbours is not None:
+            rows = np.searchsorted(self.key, self.neighbours.key)
+            mask[rows] = memorised(self.neighbours, self.group[rows], "calibrated")
+        return mask
+
+    def rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """The rows int64 of keys; `BadInput` names one that is not there."""
+        rows = np.minimum(np.searchsorted(self.key, keys), len(self) - 1)
+        if (strange := np.flatnonzero(self.key[rows] != keys)).size:
+            raise BadInput(f"{self.path} has no key {np.asarray(keys)[strange[0]]}")
+        return rows
+
+
+def open_subject(
+    spec: str | Path, selection: str | None = None, reviews: Path | None = None
+) -> Subject:
+    """The samples of a run folder, a release folder or a Hub id, with the decisions of a selection:
+    that of the name given, else `cgan-kd`, else the first.
+
+    `reviews` is the folder of verdicts, if not the run's own, the one beside a release, or that of
+    the version in `HF_HOME`. `BadInput` where there is no pool; what else is missing is in `notes`.
+    """
+    samples = open_samples(spec)
+    if samples.kind == "run":
+        return with_selection(_open_run(samples, reviews), selection)
+    samples.selected(selection)
+    return _open_release(samples, reviews)
+
+
+def with_selection(subject: Subject, name: str | None) -> Subject:
+    """The same samples of a run with the decisions of another selection."""
+    samples = open_samples(subject.path)
+    name = samples.selected(name)
+    if name is None:
+        return replace(subject, notes=(*subject.notes, "no selection yet: run `cgankd select`"))
+    path, table = samples.selection_file(name), samples.decisions(name)
+    if not np.array_equal(table["key"].to_numpy(), subject.key):
+        note = f"selection {name} decides on {len(table):,} samples of {len(subject):,}: not shown"
+        return replace(subject, notes=(*subject.notes, f"{note}; select again"))
+    return replace(
+        subject,
+        selection=name,
+        policy=_policy(samples.curation(name).get("policy")),
+        label=table["label"].to_numpy(),
+        reason=_reasons(table, path),
+    )
+
+
+def _open_run(samples: Samples, reviews: Path | None) -> Subject:
+    """A run without the decisions of a selection: what is scored counts as kept."""
+    run, plan = samples.run, read_plan(samples.run.pool / "plan.json")
+    if not any(run.pool.glob("*.parquet")):
+        raise BadInput(f"{run.pool} holds no samples yet; run produce first")
+    rows, table = samples.produced(("key", "label", "status")), None
+    notes = []
+    if len(rows) < plan.count:
+        notes.append(f"{len(rows):,} of {plan.count:,} samples are produced")
+    if not samples.score_files():
+        notes.append("no scores yet: run `cgankd score`")
+    else:
+        table = samples.scores(_score_columns(samples))
+        if not table["key"].equals(rows["key"]):
+            notes.append(f"{len(table):,} of {len(rows):,} samples are scored: run score again")
+            table = None
+    neighbours = _read_neighbours(run, notes)
+    subject = _subject(
+        samples,
+        table,
+        key=rows["key"].to_numpy(),
+        original_label=rows["label"].to_numpy(),
+        scored=pc.equal((rows if table is None else table)["status"], "ok").to_numpy(),
+        facts=run.facts(),
+        reviews=reviews or samples.path / "reviews",
+    )
+    if neighbours is not None:
+        try:
+            at = aligned_rows(neighbours, subject.key, subject.scored)
+        except BadInput as problem:
+            notes.append(str(problem))
+            neighbours = None
+        else:
+            for name in ("nearest_real_similarity", "outlier"):
+                subject.scores[name][at] = getattr(neighbours, name)
+    ratio = read_json(run.ratio / "stage.json") if (run.ratio / "stage.json").is_file() else None
+    return replace(
+        subject,
+        ratio_problems=tuple(ratio["facts"]["problems"]) if ratio else (),
+        notes=tuple(notes),
+        in_first_round=plan.in_first_round(subject.key),
+        neighbours=neighbours,
+    )
+
+
+def _open_release(samples: Samples, reviews: Path | None) -> Subject:
+    """A release; verdicts on a version of the Hub lie in `HF_HOME`, its copy being read only."""
+    from huggingface_hub import constants
+
+    path, release = samples.path, samples.release
+    manifest, notes = release.manifest, ["neighbours are not part of a release"]
+    if not (path / "data" / "rejected").is_dir():
+        notes.append("the images of dropped samples are not part of this release")
+    if release.repo_id is not None:
+        of_user = Path(constants.HF_HOME) / "cgankd" / "reviews"
+        reviews = reviews or of_user / release.repo_id / release.version
+        where = f"{release.repo_id}@{release.version} on the Hub is read only"
+        notes = [f"{where}: verdicts go to {reviews}", *notes]
+    table = samples.scores((*DECISIONS, *_score_columns(samples)[2:]))
+    subject = _subject(
+        samples,
+        table,
+        key=table["key"].to_numpy(),
+        original_label=table["original_label"].to_numpy(),
+        scored=pc.equal(table["status"], "ok").to_numpy(),
+        facts={"version": manifest.version, **manifest.facts},
+        reviews=reviews or path.with_name(f"reviews-{path.name}"),
+    )
+    return replace(
+        subject,
+        ratio_problems=tuple(manifest.facts.get("ratio_problems") or ()),
+        selection=manifest.version,
+        policy=_policy(samples.curation(manifest.version).get("policy")),
+        notes=tuple(notes),
+        label=table["label"].to_numpy(),
+        reason=_reasons(table, path),
+    )
+
+
+def _subject(
+    samples: Samples,
+    table: pa.Table | None,
+    *,
+    key: np.ndarray,
+    original_label: np.ndarray,
+    scored: np.ndarray,
+    facts: Mapping[str, Any],
+    reviews: Path,
+) -> Subject:
+    """What runs and releases have alike, nothing decided and everything of one round; no table:
+    nothing is scored.
+    """
+    scores, prediction = _scores(table, samples.space, len(key))
+    return Subject(
+        path=samples.path,
+        kind=samples.kind,
+        space=samples.space,
+        pool_id=samples.pool_id,
+        seed=samples.seed,
+        facts=facts,
+        ratio_problems=(),
+        reviews=reviews,
+        selections=samples.selections,
+        selection=None,
+        policy=None,
+        notes=(),
+        places=samples.places(key),
+        key=key,
+        original_label=original_label,
+        group=samples.space.group_of(original_label),
+        label=original_label,
+        reason=np.where(scored, KEPT, REASONS.index("outlier")).astype(np.int8),
+        scored=scored,
+        teacher_prediction=prediction,
+        scores=scores,
+        in_first_round=np.ones(len(key), bool),  # a release does not say; it fits on all
+        neighbours=None,
+    )
+
+
+def _score_columns(samples: Samples) -> tuple[str, ...]:
+    """Key and status, and what the tables have of the scores that a page shows."""
+    there = set(samples.score_names())
+    wanted = (*SCORES, "teacher_label", "teacher_value")
+    return ("key", "label", "status", *(name for name in wanted if name in there))
+
+
+def _scores(
+    table: pa.Table | None, space: LabelSpace, count: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Every score float32 `[n]`, and the teacher's prediction `[n]`."""
+    names = () if table is None else table.column_names
+    scores = {
+        name: table[name].to_numpy().astype(np.float32)
+        if table is not None and name in names
+        else np.full(count, np.nan, np.float32)
+        for name in SCORES
+    }
+    if space.task == "regression":
+        value = np.full(count, np.nan) if table is None else table["teacher_value"].to_numpy()
+        return scores, value.astype(np.float64)
+    if table is None:
+        return scores, np.full(count, -1, np.int64)
+    return scores, table["teacher_label"].fill_null(-1).to_numpy()
+
+
+def _reasons(table: pa.Table, path: Path) -> np.ndarray:
+    """The codes int8 of a selection's reasons."""
+    code = pc.index_in(table["reason"], value_set=pa.array(REASONS)).fill_null(KEPT).to_numpy()
+    kept = table["kept"].to_numpy()
+    if (wrong := np.flatnonzero((code == KEPT) != kept)).size:
+        key, reason = table["key"][wrong[0]], table["reason"][wrong[0]]
+        raise CorruptShard(
+            f"{path}: key {key} is {'kept' if kept[wrong[0]] else 'dropped'} for {reason}, "
+            f"expected one of {', '.join(REASONS)} for what is dropped; select again"
+        )
+    return code.astype(np.int8)
+
+
+def _policy(entries: Any) -> Policy | None:
+    """A stored policy; `None` where it is another version's."""
+    try:
+        return Policy.model_validate_json(json.dumps(entries))
+    except ValidationError:
+        return None
+
+
+def _read_neighbours(run: RunFolder, notes: list[str]) -> Neighbours | None:
+    path, columns = run.path / "neighbours.parquet", run.neighbours / "columns.parquet"
+    if not (path.is_file() and columns.is_file()):
+        notes.append("no neighbours yet: run `cgankd find-neighbours`")
+        return None
+    thresholds = Thresholds.from_json(read_metadata(path)["thresholds"])
+    pairs = read_table(path, ("key_a", "key_b", "similarity"))
+    return Neighbours.from_tables(read_table(columns), pairs, thresholds)
