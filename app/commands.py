@@ -174,7 +174,7 @@ def release(
     """
     from cgankd.app import pipeline
     from cgankd.app.stages import release as releasing
-    from cgankd.shardset.release.h5_export import require_h5py, write_fake_h5
+    from cgankd.shardset.release.exports import require_h5py, write_fake_h5
 
     for override in overrides:
         if not override.startswith(("card.", "release.")):

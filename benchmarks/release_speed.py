@@ -24,7 +24,7 @@ from cgankd.shardset.images import decode_png, encode_png, encode_pngs, pixel_sh
 from cgankd.shardset.labels import ClassLabels
 from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, write_plan
 from cgankd.shardset.pool.shards import PoolShardWriter
-from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release import tables as release_tables
 from cgankd.shardset.release.build import build_release
 from cgankd.shardset.tables import table_name, write_table
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    plain = release_parquet.images_of
+    plain = release_tables.images_of
     best = {"passed": math.inf, "coded": math.inf}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -119,7 +119,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             best["passed"] = min(best["passed"], seconds_of(root, options.workers))
             with patch.object(
-                release_parquet, "images_of", lambda pool, rows: coded_again(plain(pool, rows))
+                release_tables, "images_of", lambda pool, rows: coded_again(plain(pool, rows))
             ):
                 best["coded"] = min(best["coded"], seconds_of(root, options.workers))
     print(f"PNG bytes passed on     {best['passed']:8.2f} s {plan.count / best['passed']:9,.0f}/s")

@@ -18,10 +18,10 @@ from cgankd.shardset.release.build import (
     propose_version,
     release_facts,
 )
+from cgankd.shardset.release.exports import SUFFIX, build_wds
 from cgankd.shardset.release.manifest import read_manifest, salted_hashes
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.release.versions import Proposal, released_versions, understated
-from cgankd.shardset.release.wds import SUFFIX, build_wds
 from cgankd.shardset.tables import read_metadata, read_table
 
 # What the publisher states, in facts of their own beside the recipe.

@@ -27,7 +27,7 @@ from cgankd.shardset.files import (
 )
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.shards import verify_shard
-from cgankd.shardset.release.card import data_folders, render_card
+from cgankd.shardset.release.card import data_folders, render_card, sample_grid
 from cgankd.shardset.release.manifest import (
     CARD,
     CURATION,
@@ -39,8 +39,6 @@ from cgankd.shardset.release.manifest import (
     Manifest,
     read_manifest,
 )
-from cgankd.shardset.release.parquet import write_images, write_scores
-from cgankd.shardset.release.sample_grid import sample_grid
 from cgankd.shardset.release.tables import (
     ACCEPTED,
     REJECTED,
@@ -48,6 +46,8 @@ from cgankd.shardset.release.tables import (
     curation_counts,
     joined,
     per_group,
+    write_images,
+    write_scores,
 )
 from cgankd.shardset.release.versions import (
     FIRST,

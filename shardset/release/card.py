@@ -1,4 +1,6 @@
-"""The dataset card: `README.md` of a release, rendered from its own manifest."""
+"""The dataset card: `README.md` of a release, rendered from its own manifest, and the picture of
+its samples: a few of each class, or part of the range.
+"""
 
 import html
 import re
@@ -8,9 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
+from cgankd.shardset.images import channels_first, decode_png, encode_png
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.release.manifest import REPORT, SAMPLES, Manifest
 from cgankd.shardset.release.tables import (
@@ -20,6 +26,7 @@ from cgankd.shardset.release.tables import (
     SCORES,
     TOP_LOGITS,
     features_of,
+    images_of,
 )
 
 # https://huggingface.co/docs/hub/datasets-cards, size_categories; upper bounds
@@ -40,6 +47,12 @@ CONFIGS = {
 # other text is a name.
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 NOT_STATED = "not stated by the publisher"
+GRID_COLUMNS = 10  # images of a group, those with the lowest keys
+GRID_ROWS = 20  # groups, those with the lowest labels
+CELL_LEAST = 32  # px; smaller images are enlarged by whole factors
+CELL_MOST = 64  # px; larger ones are shrunk
+GRID_GAP = 2
+GRID_BACKGROUND = 255
 
 
 @dataclass(frozen=True)
@@ -215,3 +228,36 @@ def _longest_run(text: str) -> int:
 def yaml_text(value: Any) -> str:
     """A value as YAML, in the order of its fields."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip()
+
+
+def sample_grid(kept: pa.Table, pool: Path, space: LabelSpace) -> bytes:
+    """The PNG of a grid with a row for each group of the label space that has samples."""
+    groups = space.group_of(kept["label"].to_numpy())
+    chosen = [
+        np.flatnonzero(groups == group)[:GRID_COLUMNS] for group in np.unique(groups)[:GRID_ROWS]
+    ]
+    images = images_of(pool, kept.take(np.concatenate(chosen))).field("bytes").to_pylist()
+    cells = iter([_shrunk(decode_png(image)) for image in images])
+    rows = [[next(cells) for _ in row] for row in chosen]
+    channels, height, width = rows[0][0].shape
+    factor = -(-CELL_LEAST // min(height, width))
+    down, right = height * factor + GRID_GAP, width * factor + GRID_GAP
+    grid = np.full((channels, len(rows) * down, GRID_COLUMNS * right), GRID_BACKGROUND, np.uint8)
+    for i, row in enumerate(rows):
+        for j, pixels in enumerate(row):
+            large = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+            place = (
+                slice(i * down, (i + 1) * down - GRID_GAP),
+                slice(j * right, (j + 1) * right - GRID_GAP),
+            )
+            grid[:, *place] = large
+    return encode_png(grid)
+
+
+def _shrunk(pixels: np.ndarray) -> np.ndarray:
+    """The pixels `[c, h, w]` with no side over `CELL_MOST`."""
+    if max(pixels.shape[1:]) <= CELL_MOST:
+        return pixels
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    picture.thumbnail((CELL_MOST, CELL_MOST))
+    return channels_first(np.array(picture))

@@ -19,6 +19,7 @@ from cgankd.shardset.identity import KEYS, key_text, pool_id
 from cgankd.shardset.images import BadImage, decode_png, pixel_sha256
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.release.card import configs_of, data_folders, infos_of
+from cgankd.shardset.release.exports import tar_problems, wds_head
 from cgankd.shardset.release.manifest import (
     CARD,
     CURATION,
@@ -29,7 +30,6 @@ from cgankd.shardset.release.manifest import (
     read_manifest,
 )
 from cgankd.shardset.release.tables import ACCEPTED, REJECTED, SCORES, release_schema
-from cgankd.shardset.release.wds import tar_problems, wds_head
 
 # The manifest cannot list itself, and the Hub adds its own file to every repository.
 UNLISTED = {MANIFEST, ".gitattributes"}

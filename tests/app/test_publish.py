@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from cgankd.app.cli import app
 from cgankd.shardset.files import read_json, sha256_file, write_json
 from cgankd.shardset.hub.read import opened
+from cgankd.shardset.release.exports import build_wds
 from cgankd.shardset.release.manifest import read_manifest
-from cgankd.shardset.release.wds import build_wds
 from cgankd.shardset.testing import tiny_facts, tiny_plan, write_tiny_release
 from tests.hub.faults import Fault
 from tests.hub.server import client_environment

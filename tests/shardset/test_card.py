@@ -11,9 +11,9 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.repocard import metadata_load
 from PIL import Image
 
-from cgankd.shardset.release import sample_grid as sample_grid_module
+from cgankd.shardset.release import card as card_module
+from cgankd.shardset.release.card import sample_grid
 from cgankd.shardset.release.manifest import read_manifest
-from cgankd.shardset.release.sample_grid import sample_grid
 from cgankd.shardset.release.tables import (
     TOP_LOGITS,
     features_of,
@@ -155,7 +155,7 @@ def test_a_source_from_outside_cannot_break_the_card(tmp_path, spec):
 
 def test_the_grid_shows_the_lowest_keys_of_each_class(tmp_path, monkeypatch):
     """A row for each class, enlarged by whole factors, from the stored PNGs."""
-    monkeypatch.setattr(sample_grid_module, "COLUMNS", 3)
+    monkeypatch.setattr(card_module, "GRID_COLUMNS", 3)
     plan = write_tiny_pool(tmp_path / "pool")
     kept = read_numbered(tmp_path / "pool")
     with Image.open(io.BytesIO(sample_grid(kept, tmp_path / "pool", tiny_space()))) as picture:

@@ -16,7 +16,7 @@ from cgankd.shardset.files import read_json, sha256_file
 from cgankd.shardset.images import encode_png, pixel_sha256
 from cgankd.shardset.pool.shards import PoolShardWriter
 from cgankd.shardset.release import build as release
-from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release import tables as release_tables
 from cgankd.shardset.release.build import build_release, release_facts, whole_folder
 from cgankd.shardset.release.manifest import read_manifest, salted_hashes, write_pool_manifest
 from cgankd.shardset.tables import read_numbered, read_table, write_table
@@ -221,8 +221,8 @@ def test_labels_are_mixed_and_lie_the_same_everywhere(tmp_path):
 
 def test_large_sets_are_cut_into_files_and_row_groups(tmp_path, monkeypatch):
     """Names say how many files there are; no row is lost."""
-    monkeypatch.setattr(release_parquet, "FILE_BYTES", 2_000)
-    monkeypatch.setattr(release_parquet, "GROUP_BYTES", 600)
+    monkeypatch.setattr(release_tables, "FILE_BYTES", 2_000)
+    monkeypatch.setattr(release_tables, "GROUP_BYTES", 600)
     built = write_tiny_release(tmp_path)
 
     paths = sorted((built.folder / "data/accepted").iterdir())

@@ -12,7 +12,7 @@ from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.files import read_json
 from cgankd.shardset.labels import LabelSettings
 from cgankd.shardset.release.build import build_release
-from cgankd.shardset.release.h5_export import write_fake_h5
+from cgankd.shardset.release.exports import write_fake_h5
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.sources.read import SourceColumns, read_source

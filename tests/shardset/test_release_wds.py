@@ -14,10 +14,10 @@ from PIL import Image
 
 from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.files import sha256_file
-from cgankd.shardset.release import wds as release_wds
+from cgankd.shardset.release import exports as release_wds
+from cgankd.shardset.release.exports import build_wds
 from cgankd.shardset.release.manifest import MANIFEST, read_manifest
 from cgankd.shardset.release.verify import verify_release
-from cgankd.shardset.release.wds import build_wds
 from cgankd.shardset.tables import read_table
 from cgankd.shardset.testing import tiny_continuous_plan, write_tiny_release
 

@@ -6,7 +6,7 @@ import pytest
 
 from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.files import sha256_file
-from cgankd.shardset.release import parquet as release_parquet
+from cgankd.shardset.release import tables as release_tables
 from cgankd.shardset.release.build import build_release, propose_version
 from cgankd.shardset.release.manifest import MANIFEST, Changes, read_manifest
 from cgankd.shardset.release.verify import verify_release
@@ -262,7 +262,7 @@ def test_a_used_version_is_refused(out):
 
 def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
     """With many files to write at once."""
-    monkeypatch.setattr(release_parquet, "FILE_BYTES", 1_000)
+    monkeypatch.setattr(release_tables, "FILE_BYTES", 1_000)
     out = tmp_path
     built = write_tiny_release(out / "one")
     for workers in (2, 5):

@@ -1,20 +1,25 @@
-"""The tar copy of a release, for readers of WebDataset; it lies in a repository of its own.
+"""A release in other layouts: as tars for readers of WebDataset, and as one HDF5 file in the layout
+of the fake data published with cGAN-KD.
 
-`data/train-000000.tar`, … hold `{key}.png`, `{key}.cls` (for classes) and `{key}.json` of every
-accepted image. Time and owner are fixed, so the same release gives the same bytes.
+The tar copy lies in a repository of its own: `data/train-000000.tar`, … hold `{key}.png`,
+`{key}.cls` (for classes) and `{key}.json` of every accepted image. Time and owner are fixed, so the
+same release gives the same bytes.
 """
 
 import json
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from cgankd.shardset.errors import BadInput, ReleaseError
-from cgankd.shardset.files import canonical_json, sha256_file, sync_file, write_bytes
+from cgankd.shardset.files import atomic_path, canonical_json, sha256_file, sync_file, write_bytes
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.images import BadImage, decode_png
 from cgankd.shardset.labels import ClassLabels, LabelSpace
@@ -23,6 +28,7 @@ from cgankd.shardset.release.build import ReleaseFacts, release_facts, whole_fol
 from cgankd.shardset.release.card import common_head, name_of, rendered, yaml_text
 from cgankd.shardset.release.manifest import CARD, MANIFEST, FileEntry, Manifest, read_manifest
 from cgankd.shardset.release.tables import ACCEPTED, class_label
+from cgankd.shardset.tables import read_table
 
 TAR_BYTES = 1 << 30
 SUFFIX = "-wds"
@@ -30,6 +36,8 @@ FACTS = ("name", "license", "weights", "production", "check", "generator_repo") 
 COLUMNS = ["image", "label", "original_label", "condition", "key", "pixel_sha256"]
 MEMBER = re.compile(r"(\d{9})\.(png|cls|json)")
 MOST_BYTES = {"png": 64 << 20, "cls": 32, "json": 1 << 16}
+H5_BATCH = 1000  # images
+H5_GZIP = 6
 
 
 def build_wds(release: Path) -> ReleaseFacts:
@@ -172,3 +180,62 @@ def _append(file: BinaryIO, name: str, data: bytes) -> int:
 def _entry(folder: Path, path: str, rows: int | None) -> FileEntry:
     size = (folder / path).stat().st_size
     return FileEntry(path=path, sha256=sha256_file(folder / path), bytes=size, rows=rows)
+
+
+@dataclass(frozen=True)
+class FakeH5:
+    """A written file: `images` uint8 `[images, c, h, w]` with as many labels."""
+
+    path: Path
+    images: int
+    shape: tuple[int, int, int]
+    bytes: int
+
+
+def require_h5py() -> None:
+    """Raises `BadInput` that names the extra where h5py is missing."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError as error:
+        raise BadInput("HDF5 needs the extra of that name: pip install 'cgankd[hdf5]'") from error
+
+
+def write_fake_h5(release: Path, out: Path) -> FakeH5:
+    """Writes `fake_images` (uint8 NCHW, gzip 6) and `fake_labels` (int64 classes, or float64 in
+    their unit) of a release's accepted images to `out`, atomically.
+
+    The layout is that of `*_fake_images_*.h5`, https://github.com/UBCDingXin/cGAN-KD. Raises
+    `ReleaseError` where the release is not what its manifest says, `BadInput` without h5py.
+    """
+    require_h5py()
+    import h5py
+
+    from cgankd.shardset.release.verify import verify_release  # which reads tar copies by this file
+
+    if problems := verify_release(release):
+        raise ReleaseError(f"{release} is not whole, so it is not exported: {problems[0]}")
+    paths = sorted((release / "data" / "accepted").iterdir())
+    labels = np.concatenate([read_table(path, ["label"])["label"].to_numpy() for path in paths])
+    packed = {"compression": "gzip", "compression_opts": H5_GZIP}
+    with atomic_path(out) as partial, h5py.File(partial, "w") as file:
+        batches = _batches(paths)
+        first = next(batches)
+        shape = first.shape[1:]
+        images = file.create_dataset(
+            "fake_images", (len(labels), *shape), np.uint8, chunks=first.shape, **packed
+        )
+        start = 0
+        for pixels in chain([first], batches):
+            images[start : start + len(pixels)] = pixels
+            start += len(pixels)
+        file.create_dataset("fake_labels", data=labels, **packed)
+    return FakeH5(out, len(labels), shape, out.stat().st_size)
+
+
+def _batches(paths: list[Path]) -> Iterator[np.ndarray]:
+    """The pixels uint8 `[n, c, h, w]` of all images, in the release's order."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for rows in file.iter_batches(H5_BATCH, columns=["image"]):
+                pngs = rows["image"].field("bytes").to_pylist()
+                yield np.stack([decode_png(png) for png in pngs])
