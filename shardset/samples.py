@@ -21,6 +21,7 @@ from cgankd.shardset.files import read_json
 from cgankd.shardset.hub.ids import REPO_PATTERN
 from cgankd.shardset.hub.read import Opened, opened
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.places import PoolPlaces, ReleasePlaces, release_places
 from cgankd.shardset.pool.plan import Plan, Segment, read_plan
 from cgankd.shardset.pool.run_folder import RunFolder, is_run
 from cgankd.shardset.release.manifest import CURATION, MANIFEST, read_manifest
@@ -29,26 +30,6 @@ from cgankd.shardset.tables import read_metadata, read_numbered, read_table
 
 DECISIONS = ("key", "kept", "reason", "label", "original_label")
 DEFAULT_SELECTION = "cgan-kd"
-
-
-@dataclass(frozen=True)
-class PoolPlaces:
-    """Where the PNG of each sample lies in a pool's tars; a length of 0: it failed."""
-
-    folder: Path
-    shard: np.ndarray  # int32 [n]
-    offset: np.ndarray  # int64 [n]
-    length: np.ndarray  # int64 [n]
-
-
-@dataclass(frozen=True)
-class ReleasePlaces:
-    """Where the image of each sample lies in a release's Parquet; file −1: it was left out."""
-
-    files: tuple[Path, ...]
-    file: np.ndarray  # int32 [n]
-    group: np.ndarray  # int32 [n]
-    row: np.ndarray  # int32 [n]
 
 
 @dataclass(frozen=True)
@@ -175,7 +156,7 @@ class Samples:
         if isinstance(self.origin, RunFolder):
             rows = read_numbered(self.origin.pool, ("shard", "png_offset", "png_length"))
             return PoolPlaces(self.origin.pool, *(column.to_numpy() for column in rows.columns))
-        return _release_places(self.path, key)
+        return release_places(self.path, key)
 
     def production(self) -> Production:
         """How the samples were produced.
@@ -310,25 +291,3 @@ def _rounds(counts: Sequence[int], conditions: list[Any]) -> tuple[tuple[Segment
             raise ValueError(f"a round of {count} samples beyond the last row")
         rounds.append(tuple(segments))
     return tuple(rounds)
-
-
-def _release_places(path: Path, key: np.ndarray) -> ReleasePlaces:
-    files = tuple(
-        file
-        for part in ("accepted", "rejected")
-        for file in sorted((path / "data" / part).glob("*.parquet"))
-    )
-    places = ReleasePlaces(files, *(np.full(len(key), -1, np.int32) for _ in range(3)))
-    for number, file in enumerate(files):
-        try:
-            with pq.ParquetFile(file) as parquet:
-                keys_of_file = parquet.read(["key"])["key"].to_numpy()
-                meta = parquet.metadata
-                sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptShard(f"{file} is cut or not Parquet; get the release again") from error
-        rows = np.searchsorted(key, keys_of_file)
-        places.file[rows] = number
-        places.group[rows] = np.repeat(np.arange(len(sizes)), sizes)
-        places.row[rows] = np.concatenate([np.arange(size) for size in sizes])
-    return places

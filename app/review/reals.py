@@ -6,9 +6,10 @@ from math import sqrt
 
 import numpy as np
 
-from cgankd.app.review.images import Picture, picture_of
+from cgankd.app.review.images import picture_of
 from cgankd.app.review.subject import Subject
 from cgankd.shardset.errors import BadInput, CgankdError
+from cgankd.shardset.places import Picture
 
 Z95 = 1.959963984540054  # the normal's 0.975-quantile
 

@@ -17,7 +17,7 @@ from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.samples import PoolPlaces
+from cgankd.shardset.places import PoolPlaces
 from cgankd.shardset.tables import table_name
 
 TOP = 5

@@ -17,11 +17,11 @@ import pandas as pd
 import streamlit as st
 
 from cgankd.app.review.filters import Counts
-from cgankd.app.review.images import Picture
 from cgankd.app.review.reals import Reals, reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject, open_subject, with_selection
 from cgankd.shardset.errors import CgankdError
+from cgankd.shardset.places import Picture
 
 KEPT_PREFIXES = ("filter.", "policy.", "compare.", "reviewer")
 # Of series in charts: to be told apart on light and on dark.

@@ -15,7 +15,6 @@ from cgankd.app.review.filters import (
     page,
     pages,
 )
-from cgankd.app.review.images import stored_pictures
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import SCORES, Subject
 from cgankd.app.review.views import (
@@ -32,6 +31,7 @@ from cgankd.app.review.views import (
 from cgankd.app.review.views.one_by_one import draw_sample, give
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CgankdError
+from cgankd.shardset.places import stored_pictures
 from cgankd.shardset.reviews import NONE, VERDICTS
 
 SIZES = (200, 50, 500, 1000)
@@ -88,7 +88,7 @@ def _turn(by: int) -> None:
 
 def _cells(state: ReviewState, rows: np.ndarray, by: str) -> list[Cell]:
     subject = state.subject
-    images = stored_pictures(subject, rows)
+    images = stored_pictures(subject.places, rows)
     cells = []
     for row, picture in zip(rows.tolist(), images, strict=True):
         code = int(state.verdict[row])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cgankd.app.review.images import stored_pictures, thumbnails
+from cgankd.app.review.images import thumbnails
 from cgankd.app.review.reals import (
     BlindPair,
     Reals,
@@ -21,6 +21,7 @@ from cgankd.app.review.reals import (
 from cgankd.app.review.sample import nearest_kept, probabilities, sample
 from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.shardset.errors import BadInput
+from cgankd.shardset.places import stored_pictures
 from cgankd.shardset.pool.shards import PoolShardWriter, read_shard
 from cgankd.shardset.tables import read_numbered
 from cgankd.shardset.testing import tiny_plan, tiny_space
@@ -34,14 +35,14 @@ def test_images_are_those_of_the_shards_in_the_order_asked(subject, made):
     """By offset from several shards, twice where asked twice."""
     expected = np.concatenate([read_shard(made / "pool", index)[0] for index in range(6)])
     rows = [59, 0, 31, 0]
-    found = stored_pictures(subject, rows)
+    found = stored_pictures(subject.places, rows)
 
     assert [pixels_in(p).tolist() for p in found] == [expected[row, 0].tolist() for row in rows]
 
 
 def test_thumbnails_repeat_pixels_and_are_data_uris(subject):
     """8 × 8 shown at 24 is every pixel three by three; a URI decodes to the same PNG."""
-    small, large = stored_pictures(subject, [7])[0], thumbnails(subject, [7], side=20)[0]
+    small, large = stored_pictures(subject.places, [7])[0], thumbnails(subject, [7], side=20)[0]
     expected = pixels_in(small).repeat(3, axis=0).repeat(3, axis=1)
     head, _, data = large.uri.partition(",")
 
@@ -88,14 +89,14 @@ def test_a_release_shows_its_own_images_and_says_which_it_left_out(built, tmp_pa
     small = open_subject(copy)
     texts = [picture.error for picture in thumbnails(small, rows)]
 
-    assert [pixels_in(p).tolist() for p in stored_pictures(released, rows)] == [
+    assert [pixels_in(p).tolist() for p in stored_pictures(released.places, rows)] == [
         expected[row, 0].tolist() for row in rows
     ]
     assert [text is None for text in texts] == small.kept[rows].tolist()
     assert {"this image is not part of the release", None} == set(texts)
     accepted = next((copy / "data" / "accepted").glob("*.parquet"))
     accepted.write_bytes(b"PAR1")
-    assert "is cut" in stored_pictures(small, np.flatnonzero(small.kept)[:1])[0].error
+    assert "is cut" in stored_pictures(small.places, np.flatnonzero(small.kept)[:1])[0].error
 
 
 def test_a_sample_tells_what_is_known_of_it(subject, made):
