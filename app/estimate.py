@@ -22,7 +22,6 @@ from cgankd.nets.device import threads
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.run_folder import RunFolder
-from cgankd.student.arms import ARMS
 
 FEW, MORE = 2, 8  # steps, ten in all; the difference leaves out what happens once
 PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs
@@ -78,7 +77,7 @@ def _seconds(ctx: Context) -> dict[str, float]:
     with threads(1):
         student = _step_seconds(ctx, reals, recipe.student.training)
     steps = max(recipe.student.steps)
-    computed = [ARMS[arm].compute for arm in recipe.arms]
+    computed = [arm.compute for arm in recipe.arms.values()]
     searched = len(recipe.student.learning_rates) * recipe.student.search_seeds
     rest = len(recipe.seeds) - recipe.student.search_seeds
     runs = float(sum(computed) * (searched + max(rest, 0)))

@@ -3,13 +3,14 @@
 import copy
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
@@ -21,9 +22,12 @@ from cgankd.shardset.errors import RecipeError
 from cgankd.shardset.labels import LabelSettings
 from cgankd.shardset.sources.read import SourceColumns
 from cgankd.shardset.splits import Budget
-from cgankd.student.arms import ARMS, arms_of
-from cgankd.student.methods import Method, current_methods
+from cgankd.student.arms import ARMS, Arm, arms_of
+from cgankd.student.methods import Method, current_methods, method_kinds
 
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+# Selections that every run has, each the recipe's policy with parts left out.
+BUILT_IN_SELECTIONS = ("raw", "subsampled", "filtered", "relabelled", "cgan-kd")
 # Fields of a student's training that the search sets.
 DECIDED_BY = {
     "student.training.steps": "student.steps",
@@ -189,21 +193,61 @@ class Recipe(Record):
     card: CardRecipe = CardRecipe()
     release: ReleaseRecipe = ReleaseRecipe()
     student: StudentRecipe
-    arms: tuple[str, ...] = tuple(ARMS)
+    selections: dict[str, Policy] = Field(
+        {}, description="policies by a name of your own, for arms to train from"
+    )
+    arms: dict[str, Arm] = Field(
+        dict(ARMS), description="ways of training to compare, by name; a list picks built-in ones"
+    )
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _built_in(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        for name in given:
+            if name not in ARMS:
+                raise ValueError(f"unknown arm {name!r}{nearest(str(name), ARMS)}")
+        return {name: ARMS[name] for name in given}
 
     @model_validator(mode="after")
-    def _arms_exist(self) -> "Recipe":
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"unknown arm {arm!r}{nearest(arm, ARMS)}")
-        if "no-kd" not in self.arms:
-            raise ValueError("arms must contain no-kd: its validation chooses everyone's steps")
+    def _arms_are_whole(self) -> "Recipe":
+        if self.arms.get("no-kd") != ARMS["no-kd"]:
+            raise ValueError(
+                "arms must contain no-kd, as it is: its validation chooses everyone's steps"
+            )
+        for name in (*self.arms, *self.selections):
+            if not re.fullmatch(NAME_PATTERN, name):
+                raise ValueError(
+                    f"{name!r} cannot name a folder: letters, digits and . _ + - alone"
+                )
+        for name in self.selections:
+            if name in BUILT_IN_SELECTIONS:
+                raise ValueError(f"selections.{name} is built in; give yours another name")
+        selections = (*BUILT_IN_SELECTIONS, *self.selections)
+        methods = (*self.student.methods, *method_kinds())
+        for name, arm in self.arms.items():
+            if arm.selection not in (None, *selections):
+                raise ValueError(
+                    f"arms.{name}.selection: there is no selection {arm.selection!r}"
+                    f"{nearest(str(arm.selection), selections)}"
+                )
+            if arm.method not in (None, *methods):
+                raise ValueError(
+                    f"arms.{name}.method: there is no method {arm.method!r}"
+                    f"{nearest(str(arm.method), methods)}"
+                )
+            if arm.method and arm.reals == "all" and self.student.training.augment == "none":
+                raise ValueError(
+                    f"arms.{name}: the teacher's logits are kept for the budget's images alone; "
+                    "take reals: budget, or augment the students' images"
+                )
         return self
 
     @model_validator(mode="after")
     def _task_is_kept_to(self) -> "Recipe":
         continuous = self.task == "regression"
-        if continuous and (wrong := sorted(set(self.arms) - set(arms_of(self.task)))):
+        if continuous and (wrong := sorted(n for n, arm in self.arms.items() if arm.method)):
             raise ValueError(
                 f"arm {wrong[0]!r} distils logits, and task regression has none; "
                 f"valid: {', '.join(arms_of(self.task))}"
@@ -321,6 +365,10 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {path}: {text!r} is not a YAML value") from error
     *parents, last = path.split(".")
+    if parents[:1] == ["arms"] and not isinstance(data.get("arms"), dict):
+        # An arm of one's own adds to those that were picked.
+        picked = data.get("arms") or arms_of(data.get("task", "classification"))
+        data["arms"] = {name: ARMS[name].model_dump() if name in ARMS else None for name in picked}
     if parents == ["policy"] and isinstance(policy := data.get("policy", {}), Mapping):
         data["policy"], renamed = current_names({last: value}, onto=policy)
         return renamed

@@ -1,34 +1,36 @@
-"""The arms of the comparison as data, and how steps and learning rates are chosen for them.
+"""The built-in arms of the comparison, and how steps and learning rates are chosen for any arm.
 
 Every arm has the same number of generated images where it uses any, and the same steps,
 augmentation, learning-rate search and averaging, so that only the data and the loss differ.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
+from pydantic import Field
+
 from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.records import Record
 
 Init = Literal["scratch", "no-kd"]  # where students start; no-kd means from the no-kd student
 Setting = TypeVar("Setting")  # what is chosen among, such as (steps, learning rate)
 
 
-@dataclass(frozen=True)
-class Arm:
+class Arm(Record):
     """One way of training the student.
 
-    `selection` names the generated images (None: reals only), `reals` the real ones, `method` the
-    distillation (None: labels alone); `compute` is how many times the steps of the other arms it
-    takes.
+    >>> Arm(selection="raw", method="hinton").reals
+    'budget'
     """
 
-    selection: str | None = None
-    reals: Literal["budget", "all"] = "budget"
-    method: str | None = None
-    compute: Literal[1, 2] = 1
+    selection: str | None = Field(None, description="the generated images; null: real ones alone")
+    reals: Literal["budget", "all"] = Field(
+        "budget", description="the labelled images of the budget, or every training image"
+    )
+    method: str | None = Field(None, description="the distillation; null: labels alone")
+    compute: Literal[1, 2] = Field(1, description="times the steps of the other arms")
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(
@@ -61,17 +63,16 @@ def steps_of(arm: Arm, steps: int) -> int:
     return steps * arm.compute
 
 
-def starts_from_no_kd(name: str, init: Init) -> bool:
+def starts_from_no_kd(arm: Arm, init: Init) -> bool:
     """Whether an arm is fine-tuned from the no-kd student: all that change the data or the loss."""
-    arm = ARMS[name]
     changes = arm.selection is not None or arm.method is not None or arm.reals == "all"
     return init == "no-kd" and changes
 
 
-def images_seen(name: str, init: Init, steps: int, batch: int) -> int:
+def images_seen(arm: Arm, init: Init, steps: int, batch: int) -> int:
     """The images an arm's student has seen, counting those of the no-kd student it starts from."""
-    before = steps if starts_from_no_kd(name, init) else 0
-    return (before + steps_of(ARMS[name], steps)) * batch
+    before = steps if starts_from_no_kd(arm, init) else 0
+    return (before + steps_of(arm, steps)) * batch
 
 
 def choose(figures: Mapping[Setting, Sequence[Mapping[str, float] | None]]) -> Setting:

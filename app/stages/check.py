@@ -32,7 +32,12 @@ from cgankd.app.pages.selectors import (
     teacher_on_real,
 )
 from cgankd.app.stages.neighbours import read_neighbours, search
-from cgankd.app.stages.selections import arm_policies, decide, effective_policy, read_scores
+from cgankd.app.stages.selections import (
+    ARMS_WITHOUT_REVIEWS,
+    decide,
+    read_scores,
+    selection_policies,
+)
 from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
 from cgankd.curation.metrics.measured import Measured
 from cgankd.curation.metrics.two_sample import TwoSampleByLabel, two_sample_by_label
@@ -149,10 +154,10 @@ def sets_of_arms(ctx: Context, scores: Scores) -> dict[str, Kept]:
     """What each step of the selection keeps, by the recipe's policy."""
     plan = read_plan(ctx.run.pool / "plan.json")
     sets = {}
-    for name, policy in arm_policies(effective_policy(ctx)).items():
-        if name != "cgan-kd":
-            decided = decide(ctx, scores, plan, policy)
-            sets[name] = Kept(np.flatnonzero(decided.kept), decided.label[decided.kept])
+    policies = selection_policies(ctx)
+    for name in ARMS_WITHOUT_REVIEWS:
+        decided = decide(ctx, scores, plan, policies[name])
+        sets[name] = Kept(np.flatnonzero(decided.kept), decided.label[decided.kept])
     return sets
 
 

@@ -29,7 +29,6 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.records import TeacherResult, TrainedArm
 from cgankd.shardset.tables import read_numbered, read_table
-from cgankd.student.arms import ARMS
 from cgankd.student.evaluate import measures, outputs_of, predictions
 
 SHOWN_PER_GROUP = 5  # images of each class or part of the range, of reals or kept samples
@@ -121,9 +120,9 @@ def _note(ctx: Context, name: str) -> str:
     notes = []
     if name == "all-real":
         notes.append("every real training image, beyond the budget")
-    if ARMS[name].compute == 2:
+    if ctx.recipe.arms[name].compute == 2:
         notes.append("twice the steps, as an arm that fine-tunes sees")
-    subsamples = ARMS[name].selection not in (None, "raw")
+    subsamples = ctx.recipe.arms[name].selection not in (None, "raw")
     if subsamples and ctx.run.stage_facts("ratio")["problems"]:
         notes.append("density ratio refused: every sample accepted")
     return "; ".join(notes)

@@ -2,11 +2,14 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cgankd.app.context import Context, Facts
+from cgankd.app.recipe import BUILT_IN_SELECTIONS
 from cgankd.app.stages.build import produce, score
 from cgankd.app.stages.neighbours import needs, read_features, read_neighbours, search
 from cgankd.curation.policies import Policy
@@ -22,11 +25,14 @@ from cgankd.shardset.tables import read_numbered, read_table, write_table
 
 TOP_UP_MARGIN = 1.1  # the kept fraction of a small first round is uncertain by about this
 
-ARMS_WITHOUT_REVIEWS = ("raw", "subsampled", "filtered", "relabelled")
+ARMS_WITHOUT_REVIEWS = tuple(name for name in BUILT_IN_SELECTIONS if name != "cgan-kd")
 
 
-def arm_policies(policy: Policy) -> dict[str, Policy]:
-    """The named selections that arms train from, each the recipe's policy with parts left out.
+def arm_policies(
+    policy: Policy, named: Mapping[str, Policy] = MappingProxyType({})
+) -> dict[str, Policy]:
+    """The selections that arms train from: those built in, each the recipe's policy with parts left
+    out, and the recipe's `named` ones.
 
     What goes by neighbours or features is in the whole policy alone, so that each arm differs from
     the next in one thing.
@@ -39,7 +45,7 @@ def arm_policies(policy: Policy) -> dict[str, Policy]:
     }
     alone = policy.by_scores_alone()
     arms = {name: alone.model_copy(update=part) for name, part in parts.items()}
-    return {**arms, "cgan-kd": policy}
+    return {**arms, "cgan-kd": policy, **named}
 
 
 def select_all(ctx: Context) -> Facts:
@@ -48,7 +54,7 @@ def select_all(ctx: Context) -> Facts:
     How much it grows is decided without neighbours, which are found once, in the last pool; what
     they drop is not made up for.
     """
-    policies = arm_policies(effective_policy(ctx))
+    policies = selection_policies(ctx)
     while True:
         scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
         reviews = {name: reviews_for(ctx, name, scores.key) for name in policies}
@@ -90,7 +96,7 @@ def select_one(ctx: Context, name: str) -> Facts:
     `came` and `went` since it was selected before; reads score and neighbour tables and the reviews
     alone.
     """
-    policies = arm_policies(effective_policy(ctx))
+    policies = selection_policies(ctx)
     policy = policies.get(name, policies["cgan-kd"])
     plan = read_plan(ctx.run.pool / "plan.json")
     scores = read_scores(ctx)
@@ -118,12 +124,14 @@ def review_facts(reviews: Reviews | None) -> Facts:
     return {} if reviews is None else {"reviews": {"sha256": reviews.sha256(), **reviews.counts()}}
 
 
-def effective_policy(ctx: Context) -> Policy:
-    """The recipe's policy; without subsampling where the density ratio was refused."""
-    policy = ctx.recipe.policy
+def selection_policies(ctx: Context) -> dict[str, Policy]:
+    """The policy of every selection of this run, by name; none subsamples where the density ratio
+    was refused.
+    """
+    policies = [ctx.recipe.policy, *ctx.recipe.selections.values()]
     if ctx.run.stage_facts("ratio")["problems"]:
-        return policy.model_copy(update={"subsample": None})
-    return policy
+        policies = [policy.model_copy(update={"subsample": None}) for policy in policies]
+    return arm_policies(policies[0], dict(zip(ctx.recipe.selections, policies[1:], strict=True)))
 
 
 def read_scores(ctx: Context) -> Scores:

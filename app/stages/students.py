@@ -25,7 +25,7 @@ from cgankd.shardset.pool.shards import read_shard
 from cgankd.shardset.records import StudentsFacts, TrainedArm
 from cgankd.shardset.tables import read_table
 from cgankd.shardset.weights import load_weights
-from cgankd.student.arms import ARMS, choose, images_seen, starts_from_no_kd, steps_of
+from cgankd.student.arms import choose, images_seen, starts_from_no_kd, steps_of
 from cgankd.student.evaluate import measures, outputs_of, predictions
 from cgankd.student.methods import Method, method_named
 from cgankd.student.teacher import Teacher
@@ -187,16 +187,14 @@ def train_students(ctx: Context, search: "ArmSearch") -> Facts:
     advice = advise(search.validation(), ctx.recipe, ctx.space)
     for line in advice:
         ctx.console.note(line)
-    facts = StudentsFacts(
-        arms=search.train_all(), selections=search.used_selections(), advice=tuple(advice)
-    )
+    facts = StudentsFacts(arms=search.train_all(), selections=search.sha256, advice=tuple(advice))
     ctx.finish("students", {"arms": list(facts.arms), "selections": facts.selections}, facts)
     return facts.model_dump(mode="json")
 
 
 def trained_students(ctx: Context) -> StudentsFacts:
-    """The students of this run; `BadInput` names `train-students` where they are not trained, or
-    were trained on selections that were replaced since.
+    """The students of the recipe's arms, in their order; `BadInput` names `train-students` where
+    they are not trained, or were trained on selections that were replaced since.
     """
     run = ctx.run
     advice = f"train them with: cgankd train-students {run.path}"
@@ -206,11 +204,13 @@ def trained_students(ctx: Context) -> StudentsFacts:
     for name, sha256 in facts.selections.items():
         if run.stage_facts(f"selections/{name}")["sha256"] != sha256:
             raise BadInput(f"the students of {run.path} are of an older selection {name}; {advice}")
-    for arm in facts.arms.values():
-        for folder in arm.folders:
+    for name in ctx.recipe.arms:
+        if name not in facts.arms:
+            raise BadInput(f"arm {name} is not trained in {run.path} yet; {advice}")
+        for folder in facts.arms[name].folders:
             if not (run.path / folder / "model.safetensors").is_file():
                 raise BadInput(f"{run.path / folder} holds no student; {advice}")
-    return facts
+    return facts.model_copy(update={"arms": {n: facts.arms[n] for n in ctx.recipe.arms}})
 
 
 class ArmSearch:
@@ -228,7 +228,7 @@ class ArmSearch:
         self.chosen: dict[str, tuple[int, float, list[Facts]]] = {}
         self.sha256 = {
             arm.selection: ctx.run.stage_facts(f"selections/{arm.selection}")["sha256"]
-            for arm in ARMS.values()
+            for arm in ctx.recipe.arms.values()
             if arm.selection is not None
         }
 
@@ -246,7 +246,7 @@ class ArmSearch:
         grids = {
             name: {
                 (steps, lr): [self.job(name, steps, lr, seed) for seed in self.seeds]
-                for steps in [steps_of(ARMS[name], self.steps)]
+                for steps in [steps_of(self.ctx.recipe.arms[name], self.steps)]
                 for lr in self.recipe.learning_rates
             }
             for name in names
@@ -288,11 +288,11 @@ class ArmSearch:
 
     def job(self, name: str, steps: int, lr: float, seed: int) -> StudentJob:
         """The job of one arm's student."""
-        ctx, arm, recipe = self.ctx, ARMS[name], self.recipe
+        ctx, arm, recipe = self.ctx, self.ctx.recipe.arms[name], self.recipe
         method = method_named(arm.method, recipe.methods) if arm.method else None
         training = recipe.training.model_copy(update={"steps": steps, "lr": lr})
         init = None
-        if starts_from_no_kd(name, recipe.init):
+        if starts_from_no_kd(arm, recipe.init):
             init = self.job("no-kd", *self.chosen["no-kd"][:2], seed)
         asks_teacher = method is not None and training.augment != "none"
         fields = {
@@ -325,11 +325,6 @@ class ArmSearch:
             fields=fields,
         )
 
-    def used_selections(self) -> dict[str, str]:
-        """The sha256 of each selection that an arm of the recipe uses."""
-        used = {ARMS[name].selection for name in self.ctx.recipe.arms}
-        return {name: sha256 for name, sha256 in self.sha256.items() if name in used}
-
     def _train(self, jobs: Iterable[StudentJob], name: str) -> None:
         distinct = {job.folder: job for job in jobs}
         self.ctx.map(train_student_job, list(distinct.values()), name)
@@ -346,7 +341,9 @@ class ArmSearch:
         return TrainedArm(
             steps=steps,
             lr=lr,
-            images_seen=images_seen(name, self.recipe.init, self.steps, self.recipe.training.batch),
+            images_seen=images_seen(
+                self.ctx.recipe.arms[name], self.recipe.init, self.steps, self.recipe.training.batch
+            ),
             validation=tuple(figure[METRICS[self.ctx.recipe.task]] for figure in figures),
             folders=tuple(str(job.folder.relative_to(self.ctx.run.path)) for job in jobs),
         )

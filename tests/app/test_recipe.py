@@ -5,9 +5,10 @@ import re
 import pytest
 import yaml
 
-from cgankd.app.recipe import load_recipe, preset_names, preset_text, recipe_yaml
+from cgankd.app.recipe import load_recipe, preset_names, preset_text, recipe_of, recipe_yaml
 from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput, RecipeError
+from cgankd.student.arms import Arm
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -179,4 +180,38 @@ def test_a_generator_s_old_names_are_read_and_the_new_ones_are_told(tmp_path):
 def test_a_generator_s_wrong_settings_are_named_as_the_recipe_has_them(override, problem):
     """Without pydantic's name of the kind in the path."""
     with pytest.raises(RecipeError, match=re.escape(problem)):
+        load_recipe("digits", [override])
+
+
+def test_arms_of_ones_own_are_recipe_data_and_add_to_those_picked():
+    """A selection and a method by name; a list picks built-in arms."""
+    recipe = load_recipe(
+        "digits",
+        [
+            "arms=[no-kd, cgan-kd]",
+            "selections.strict.filter.rho=0.5",
+            "arms.mine.selection=strict",
+            "arms.mine.method=hinton",
+        ],
+    )
+
+    assert list(recipe.arms) == ["no-kd", "cgan-kd", "mine"]
+    assert recipe.arms["mine"] == Arm(selection="strict", method="hinton")
+    assert recipe.selections["strict"].filter.rho == 0.5
+    assert recipe_of(yaml.safe_load(recipe_yaml(recipe)), "again") == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("arms.mine.selection=rwa", "no selection 'rwa'; did you mean raw"),
+        ("arms.mine.method=hintn", "no method 'hintn'; did you mean hinton"),
+        ("arms.no-kd.compute=2", "must contain no-kd, as it is"),
+        ("arms.mine.sel=raw", "unknown key arms.mine.sel"),
+        ("selections.raw.quota=null", "selections.raw is built in"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused_by_name(override, message):
+    """Before anything trains."""
+    with pytest.raises(RecipeError, match=message):
         load_recipe("digits", [override])

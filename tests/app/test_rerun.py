@@ -231,6 +231,17 @@ def test_one_job_holds_a_gpu(
     assert (given["workers"], given["gpus"]) == (workers, gpus)
 
 
+def test_an_arm_of_ones_own_is_trained_on_the_selection_that_it_names(copy: Path) -> None:
+    """Nothing else is trained again."""
+    weights = set(copy.glob("students/trained/*/*.safetensors"))
+    report = run(copy, "selections.strict.filter.rho=0.3", "arms.mine.selection=strict")
+
+    assert list(report["arms"]) == ["no-kd", "cgan-kd", "mine"]
+    assert (copy / "selections" / "strict.parquet").is_file()
+    assert (copy / "students" / "mine" / "seed-0" / "model.safetensors").is_file()
+    assert len(set(copy.glob("students/trained/*/*.safetensors")) - weights) == 1
+
+
 def test_report_draws_and_names_the_command_that_trains(copy: Path) -> None:
     """Without students, or with those of a selection that was replaced, it exits 2."""
     options: dict[str, Any] = {"console": Console(json=True), "backend": "serial", "device": "cpu"}

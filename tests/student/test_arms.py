@@ -28,15 +28,17 @@ def test_arms_are_those_of_the_comparison():
 
 def test_equal_compute_sees_as_many_images_as_the_arms_that_fine_tune():
     """Twice those of no-kd; from scratch every other arm sees as many as no-kd."""
-    assert images_seen("no-kd", "no-kd", 100, 8) == 800
-    fine_tuned = {images_seen(name, "no-kd", 100, 8) for name in ARMS if name != "no-kd"}
+    assert images_seen(ARMS["no-kd"], "no-kd", 100, 8) == 800
+    fine_tuned = {
+        images_seen(arm, "no-kd", 100, 8) for name, arm in ARMS.items() if name != "no-kd"
+    }
     assert fine_tuned == {1600}
-    scratch = {images_seen(name, "scratch", 100, 8) for name in ARMS if ARMS[name].compute == 1}
+    scratch = {images_seen(arm, "scratch", 100, 8) for arm in ARMS.values() if arm.compute == 1}
     assert scratch == {800}
     assert steps_of(ARMS["no-kd-equal-compute"], 100) == 200
-    assert not starts_from_no_kd("no-kd-equal-compute", "no-kd")
-    assert starts_from_no_kd("hinton", "no-kd")
-    assert not starts_from_no_kd("hinton", "scratch")
+    assert not starts_from_no_kd(ARMS["no-kd-equal-compute"], "no-kd")
+    assert starts_from_no_kd(ARMS["hinton"], "no-kd")
+    assert not starts_from_no_kd(ARMS["hinton"], "scratch")
 
 
 def test_continuous_labels_have_no_arms_that_distil():
