@@ -15,17 +15,17 @@ from torch import Tensor
 
 from cgankd.generator import GeneratorKind, saved_form
 from cgankd.generator.augment import UNIFORMS, augment
-from cgankd.generator.checkpoints import Checkpoints
 from cgankd.generator.conditions import conditions
 from cgankd.generator.config import GeneratorTraining
-from cgankd.generator.ema import MovingAverage
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
 from cgankd.generator.label_embedding import silent, train_label_embedding
 from cgankd.generator.layers import initialise
 from cgankd.generator.losses import LOSSES
 from cgankd.generator.watch import check_health, spread
+from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, as_images
 from cgankd.nets.device import threads as torch_threads
+from cgankd.nets.network import MovingAverage
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import (
     derive_seed,
@@ -40,6 +40,7 @@ from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.weights import save_weights
 
 GRID_COLUMNS = 8
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def train_generator(
@@ -124,15 +125,14 @@ class _Training:
             "generator": _adam(generator, training.lr_g, training.betas),
             "discriminator": _adam(discriminator, training.lr_d, training.betas),
         }
-        self.checkpoints = Checkpoints(
-            folder / "checkpoints",
-            {
-                "generator": generator,
-                "average": self.average.module,
-                "discriminator": discriminator,
-            },
-            self.optimisers,
-            fields,
+        self.parts: Parts = {
+            "generator": generator,
+            "average": self.average.module,
+            "discriminator": discriminator,
+            **{f"optimiser_{name}": optimiser for name, optimiser in self.optimisers.items()},
+        }
+        self.checkpoint = Checkpoint(
+            folder / CHECKPOINT, fields, anew="start anew with --redo generator"
         )
         self.loss = LOSSES[training.loss]
         self.draws = torch.Generator()
@@ -170,7 +170,7 @@ class _Training:
             self._write_grid()
         if self.step % training.checkpoint_every == 0 or last:
             sync_file(self._metrics)
-            self.checkpoints.save(self.step)
+            self.checkpoint.save(self.step, self.parts, [])
 
     def finish(self) -> dict[str, Any]:
         """Writes the averaged generator and says what it is."""
@@ -290,7 +290,7 @@ class _Training:
 
     def resume(self, embedding_steps: int | None, progress: Progress) -> None:
         """Takes up the latest checkpoint, where there is one, and forgets the metrics after it."""
-        self.step = self.checkpoints.load()
+        self.step, _ = self.checkpoint.load(self.parts)
         if self.step == 0:
             self._embed_labels(embedding_steps, progress)
         if self._metrics.is_file():

@@ -1,8 +1,8 @@
 """The one checkpoint of a training: killed, it goes on from there and ends as if it had not been.
 
-One file, replaced whole: weights, averaged weights and the optimiser's moments as safetensors,
-step, history and settings as JSON in its header. The order of the images is a function of seed
-and step, so the step is all there is to say of it.
+One file, replaced whole: weights, averaged weights and the optimisers' moments as safetensors,
+step, history and settings as JSON in its header. The order of the images and all other random
+numbers are a function of seed and step, so the step is all there is to say of them.
 """
 
 import json
@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cgankd.nets.network import Network
 from cgankd.nets.networks import fill_network
 from cgankd.shardset.errors import CheckpointError, StaleStage
 from cgankd.shardset.files import atomic_path, canonical_json
@@ -26,44 +25,47 @@ HEADER = "training"
 EVERY_SECONDS = 60.0
 
 History = list[dict[str, float]]
+Parts = Mapping[str, nn.Module | Optimizer]  # what has a state, by name
 
 
 class Checkpoint:
-    """A checkpoint at `path` of a training with settings `fields` (any JSON)."""
+    """A checkpoint at `path` of a training with settings `fields` (any JSON).
+
+    `anew` is what a person does who wants to start from the beginning with other settings.
+    """
 
     def __init__(
-        self, path: Path, fields: Mapping[str, Any], every_seconds: float = EVERY_SECONDS
+        self,
+        path: Path,
+        fields: Mapping[str, Any],
+        every_seconds: float = EVERY_SECONDS,
+        anew: str = "remove that file to start anew",
     ) -> None:
         self.path = path
         self._fields = json.loads(canonical_json(fields))
+        self._anew = anew
         self._every = every_seconds
         self._last = time.monotonic()
 
-    def save_if_due(
-        self, step: int, network: Network, average: Network, optimiser: Optimizer, history: History
-    ) -> None:
-        """Saves the state after `step` steps, if the last saving was long enough ago."""
-        if time.monotonic() - self._last < self._every:
-            return
-        state = {f"network.{name}": value for name, value in network.state_dict().items()}
-        state |= {f"average.{name}": value for name, value in average.state_dict().items()}
-        for index, moments in optimiser.state_dict()["state"].items():
-            state |= {
-                f"optimiser.{index}.{name}": value
-                for name, value in moments.items()
-                if value is not None
-            }
+    @property
+    def due(self) -> bool:
+        """Whether the last saving was long enough ago."""
+        return time.monotonic() - self._last >= self._every
+
+    def save(self, step: int, parts: Parts, history: History) -> None:
+        """Saves the state of the parts after `step` steps, in place of the one before."""
         state = {
-            name: value.cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in state.items()
+            f"{name}.{place}": value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, part in parts.items()
+            for place, value in _state_of(part).items()
         }
         header = {"step": step, "history": history, "fields": self._fields}
         with atomic_path(self.path) as partial:
             save_file(state, partial, {HEADER: json.dumps(header)})
         self._last = time.monotonic()
 
-    def load(self, network: Network, average: Network, optimiser: Optimizer) -> tuple[int, History]:
-        """Steps done and their history, the state of the three being restored; 0 if there is none.
+    def load(self, parts: Parts) -> tuple[int, History]:
+        """Steps done and their history, the state of the parts being restored; 0 if there is none.
 
         `StaleStage` for a checkpoint of other settings, `CheckpointError` for a damaged one.
         """
@@ -80,20 +82,15 @@ class Checkpoint:
             if before != now:
                 raise StaleStage(
                     f"{self.path}: training began with {name} {before}, now it is {now}; change "
-                    "it back, or remove that file to start anew"
+                    f"it back, or {self._anew}"
                 )
-        fill_network(network, _below(state, "network"), where=str(self.path))
-        fill_network(average, _below(state, "average"), where=str(self.path))
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for place, value in _below(state, "optimiser").items():
-            index, moment = place.split(".")
-            # In the layout of its parameter: the fused optimisers go through both as they lie.
-            like = parameters[int(index)]
-            if value.shape == like.shape:
-                value = torch.empty_like(like, requires_grad=False).copy_(value)
-            moments.setdefault(int(index), {})[moment] = value
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        for name, part in parts.items():
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            if isinstance(part, nn.Module):
+                fill_network(part, own, where=str(self.path))
+            else:
+                _fill_optimiser(part, own)
         return int(header["step"]), header["history"]
 
     def remove(self) -> None:
@@ -101,7 +98,25 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The entries of one part, without its name."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+def _state_of(part: nn.Module | Optimizer) -> Mapping[str, Tensor]:
+    if isinstance(part, nn.Module):
+        return part.state_dict()
+    return {
+        f"{index}.{name}": value
+        for index, moments in part.state_dict()["state"].items()
+        for name, value in moments.items()
+        if value is not None
+    }
+
+
+def _fill_optimiser(optimiser: Optimizer, state: Mapping[str, Tensor]) -> None:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for place, value in state.items():
+        index, moment = place.split(".")
+        # In the layout of its parameter: the fused optimisers go through both as they lie.
+        like = parameters[int(index)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, requires_grad=False).copy_(value)
+        moments.setdefault(int(index), {})[moment] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})

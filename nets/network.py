@@ -1,9 +1,17 @@
-"""What every network here is: one linear layer over features, and how it is initialised."""
+"""What every network here is: one linear layer over features, and how it is initialised.
 
+And the moving average of any module.
+"""
+
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
 
 class Network(nn.Module, ABC):
@@ -39,3 +47,39 @@ def initialise_convolutions(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+class MovingAverage(Generic[SomeModule]):
+    """A copy of a module, `module`, whose tensors follow the module's own with a lag.
+
+    Statistics are averaged as well as weights, as in BigGAN: those of the latest network do not
+    fit averaged weights. Counts are those of the latest network.
+
+    >>> network = nn.Linear(1, 1)
+    >>> average = MovingAverage(network)
+    >>> average.update(decay=0.99)
+    >>> average.module.training
+    False
+    """
+
+    def __init__(self, module: SomeModule) -> None:
+        self.module: SomeModule = copy.deepcopy(module).eval().requires_grad_(False)
+        pairs = list(zip(_tensors(self.module), _tensors(module), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._followers = [follower for follower, _ in averaged]
+        self._leaders = [leader for _, leader in averaged]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Moves every tensor to decay · average + (1 − decay) · module, all at once."""
+        if decay == 0:
+            torch._foreach_copy_(self._followers, self._leaders)
+        else:
+            torch._foreach_lerp_(self._followers, self._leaders, 1 - decay)
+        for follower, leader in self._counts:
+            follower.copy_(leader)
+
+
+def _tensors(module: nn.Module) -> Iterable[Tensor]:
+    return (tensor.detach() for tensor in (*module.parameters(), *module.buffers()))

@@ -1,6 +1,5 @@
 """The training loop of every network, teacher or student."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
-from cgankd.nets.checkpoint import Checkpoint
+from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, placed, precise
-from cgankd.nets.network import Network
+from cgankd.nets.network import MovingAverage, Network
 from cgankd.nets.networks import NetworkName, build_network, fill_network
 from cgankd.shardset.errors import BadInput, TrainingDiverged
 from cgankd.shardset.files import derive_seed
@@ -111,7 +110,7 @@ def train_network(
     elif space.task == "regression":
         _start_in_the_middle(network)
     network = placed(network, device).train()
-    average = copy.deepcopy(network).eval()
+    average = MovingAverage(network)
     optimiser = _optimiser(network, config)
     batches = Batches(
         data,
@@ -124,10 +123,11 @@ def train_network(
         seed=seed,
         device=device,
     )
+    parts: Parts = {"network": network, "average": average.module, "optimiser": optimiser}
     history: list[dict[str, float]] = []
     done = 0
     if checkpoint is not None:
-        done, history = checkpoint.load(network, average, optimiser)
+        done, history = checkpoint.load(parts)
     losses: list[Tensor] = []
     row_at = _evenly(config.steps, ROWS)
     evaluate_at = _evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
@@ -147,7 +147,7 @@ def train_network(
         optimiser.step()
         losses.append(loss.detach())
         if step % AVERAGE_EVERY == 0 or step == config.steps:
-            _average(average, network, config.ema_decay, step)
+            average.update(_lag(config.ema_decay, step))
         if step in row_at:
             row = {
                 "step": step,
@@ -157,13 +157,13 @@ def train_network(
             }
             losses.clear()
             if eval is not None and step in evaluate_at:
-                row |= eval(average)
+                row |= eval(average.module)
             history.append(row)
             progress(step, config.steps, row)
             # Here no losses are waiting for their row, so that they need not be kept.
-            if checkpoint is not None and step < config.steps:
-                checkpoint.save_if_due(step, network, average, optimiser, history)
-    return average, history
+            if checkpoint is not None and step < config.steps and checkpoint.due:
+                checkpoint.save(step, parts, history)
+    return average.module, history
 
 
 def _start_in_the_middle(network: Network) -> None:
@@ -244,20 +244,13 @@ def _optimiser(network: Network, config: StudentTraining) -> torch.optim.Optimiz
     )
 
 
-@torch.no_grad()
-def _average(average: Network, network: Network, decay: float | None, step: int) -> None:
-    """Moves the averaged weights and batch-norm statistics towards the network's."""
-    towards = 1.0
-    if decay is not None:
-        # Short at first, or the random weights of step 0 would stay in the average.
-        each = min(decay, (1 + step) / (10 + step))
-        towards = 1 - each ** (step % AVERAGE_EVERY or AVERAGE_EVERY)
-    own, others = average.state_dict(), network.state_dict()
-    for name, tensor in own.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(others[name], towards)
-        else:
-            tensor.copy_(others[name])
+def _lag(decay: float | None, step: int) -> float:
+    """The decay of the average at this step, over the steps since it was last moved."""
+    if decay is None:
+        return 0.0
+    # Short at first, or the random weights of step 0 would stay in the average.
+    each = min(decay, (1 + step) / (10 + step))
+    return each ** (step % AVERAGE_EVERY or AVERAGE_EVERY)
 
 
 def _evenly(steps: int, count: int) -> frozenset[int]:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from cgankd.generator import BigGAN, GeneratorKind, load_generator
 from cgankd.generator.config import GeneratorTraining
-from cgankd.generator.train import train_generator
+from cgankd.generator.train import CHECKPOINT, train_generator
+from cgankd.nets.checkpoint import HEADER
 from cgankd.shardset.errors import BadInput, StaleStage, TrainingDiverged
-from cgankd.shardset.files import read_json, sha256_file
+from cgankd.shardset.files import PARTIAL, read_json, sha256_file
 from cgankd.shardset.images import decode_png
 from cgankd.shardset.testing import tiny_space
 
@@ -94,7 +95,7 @@ def test_a_run_leaves_weights_metrics_and_grids(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == [4, 8, 12, 16, 20, 24]
     assert [path.name for path in grids] == ["0000012.png", "0000024.png"]
     assert decode_png(grids[0].read_bytes()).shape == (1, 2 * 9 - 1, 8 * 9 - 1)
-    assert [path.name for path in (tmp_path / "checkpoints").glob("0*")] == ["0000024"]
+    assert checkpointed_step(tmp_path) == 24
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
@@ -142,18 +143,25 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, undisturbed: dict[s
     assert hashes(tmp_path) == undisturbed
 
 
-def test_a_checkpoint_cut_short_is_not_taken_up(
+def test_a_checkpoint_half_written_is_not_taken_up(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
-    """A state that latest.json does not name yet may be half written."""
+    """The new one takes the place of the one before when it is whole, not earlier."""
     train(tmp_path, stop_after=10)
-    shutil.copytree(tmp_path / "checkpoints" / "0000008", tmp_path / "checkpoints" / "0000016")
-    with open(tmp_path / "checkpoints" / "0000016" / "model.safetensors", "r+b") as file:
-        file.truncate(1000)
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / f"{CHECKPOINT}{PARTIAL}").write_bytes(whole[:1000])
 
     train(tmp_path)
 
     assert hashes(tmp_path) == undisturbed
+
+
+def checkpointed_step(folder: Path) -> int:
+    """The step of the checkpoint in a generator's folder, 0 where there is none."""
+    if not (folder / CHECKPOINT).is_file():
+        return 0
+    with safe_open(folder / CHECKPOINT, "pt") as file:
+        return json.loads(file.metadata()[HEADER])["step"]
 
 
 def _train_until_killed(folder: Path) -> None:
@@ -167,9 +175,8 @@ def test_kill_9_at_any_moment_changes_nothing(tmp_path: Path, undisturbed: dict[
     for step in (8, 16):
         process = spawn.Process(target=_train_until_killed, args=(tmp_path,))
         process.start()
-        pointer = tmp_path / "checkpoints" / "latest.json"
         deadline = time.monotonic() + 60
-        while not (pointer.is_file() and f"{step:07d}" in pointer.read_text()):
+        while checkpointed_step(tmp_path) != step:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         assert process.pid is not None

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from cgankd.generator.ema import MovingAverage
 from cgankd.generator.residual import BatchNorm
+from cgankd.nets.network import MovingAverage
 
 
 def test_weights_and_statistics_follow_with_the_stated_lag() -> None:
