@@ -23,7 +23,7 @@ from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.run_folder import RunFolder
 
-FEW, MORE = 2, 8  # steps, ten in all; the difference leaves out what happens once
+FEW, MORE = 2, 6  # steps, FEW twice: ten in all; the difference leaves out what happens once
 PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs
 TAR_BYTES = 4 * 512 + 512  # headers and padding of one sample's three members
 ROW_BYTES = 64
