@@ -176,7 +176,7 @@ def run_stage(ctx: Context, name: str) -> Facts:
         require_faiss()
     facts = Stopwatch(ctx)(name, STAGE_WORK[name])
     if name == "ratio":
-        stages.require_ratio(facts)
+        stages.require_ratio(ctx)
     return facts
 
 

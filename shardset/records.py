@@ -113,3 +113,24 @@ class ReportSummary(Record):
     arm_order: tuple[str, ...]
     difference: DifferenceFacts | None
     teacher: TeacherResult
+
+
+class RatioFacts(Record):
+    """The fitted density ratio, its held-out diagnostics, and what was chosen by them."""
+
+    sha256: str  # of its weights; the net that selects lies in them
+    problems: tuple[str, ...]  # a line each; empty where the ratio may be used
+    per_label: tuple[dict[str, int | float | None], ...]  # diagnostics, a row for each group
+    overall: dict[str, int | float | None]  # their mean, weighted by the real images
+    raw_mean: float | None  # the mean ratio of generated samples before calibration
+    steps: int  # that the ratio nets learnt for
+    strength: float  # the exponent of the ratio; 0: 1 everywhere
+
+
+class NeighbourFacts(Record):
+    """The neighbours of a pool, as they lie in its tables."""
+
+    rows: int  # samples that have neighbours
+    pairs: int  # of near-duplicates
+    pool_sha256: str  # of the pool's manifest
+    sha256: str  # of the tables and features

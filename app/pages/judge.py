@@ -30,7 +30,7 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
-from cgankd.shardset.records import JudgeFacts
+from cgankd.shardset.records import JudgeFacts, RatioFacts
 from cgankd.shardset.weights import save_weights, weights_sha256
 from cgankd.student.evaluate import outputs_of, predictions
 
@@ -138,7 +138,7 @@ def judged_numbers(ctx: Context, judged: JudgedPool, kept: Kept) -> tuple[Measur
     net, sha256 = f"judge, {NET}", judged.sha256
     alone = Judge(net, sha256, None)
     train, validation = Judge(net, sha256, "train"), Judge(net, sha256, "validation")
-    alone.check(ctx.run.stage_facts("ratio")["sha256"])
+    alone.check(ctx.run.read_facts("ratio", RatioFacts).sha256)
     seed = derive_seed(ctx.recipe.seed, "check metrics") % 2**32
     label_metric = agreement_metric(predicted, labels)
     if isinstance(space, ContinuousLabels):

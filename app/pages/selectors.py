@@ -30,6 +30,7 @@ from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.records import RatioFacts
 from cgankd.student.evaluate import outputs_of, predictions
 
 SHOWN = 20  # pairs of images of a kind
@@ -171,10 +172,10 @@ def ratio_numbers(
     """The duplicate rate in the ratio's features and, where the ratio was accepted, the effective
     sample size.
     """
-    facts = ctx.run.stage_facts("ratio")
-    judge = Judge("density ratio", facts["sha256"], None, _part_of_ratio(policy))
+    facts = ctx.run.read_facts("ratio", RatioFacts)
+    judge = Judge("density ratio", facts.sha256, None, _part_of_ratio(policy))
     metrics = [duplicate_metric(copies.component)]
-    if not facts["problems"]:
+    if not facts.problems:
         metrics.append(effective_sample_metric(scores.ratio[kept.rows]))
     return _measured(ctx, judge, kept.labels, *metrics)
 

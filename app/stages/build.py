@@ -27,6 +27,7 @@ from cgankd.shardset.identity import pool_id
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, read_plan, write_plan
 from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.records import RatioFacts
 from cgankd.shardset.release.manifest import write_pool_manifest
 from cgankd.student.evaluate import measures, outputs_of
 
@@ -242,13 +243,13 @@ def fit_density_ratio(ctx: Context) -> Facts:
             origins=None if origins is None else [origins[i] for i in both],
             progress=progress,
         )
-    ctx.finish("ratio", fields, facts)
-    return facts
+    ctx.finish("ratio", fields, facts.model_dump(mode="json"))
+    return facts.model_dump(mode="json")
 
 
-def require_ratio(facts: Facts) -> None:
+def require_ratio(ctx: Context) -> None:
     """Raises `RatioRefused` with the first of the problems that the diagnostics found."""
-    if problems := facts["problems"]:
+    if problems := ctx.run.read_facts("ratio", RatioFacts).problems:
         more = f" (and {len(problems) - 1} more in ratio/)" if len(problems) > 1 else ""
         raise RatioRefused(f"the density ratio was refused: {problems[0]}{more}")
 
@@ -263,14 +264,14 @@ def first_round(ctx: Context, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 
 def score(ctx: Context) -> Facts:
     """Facts of the score tables, one for every pool shard."""
-    ratio = ctx.run.stage_facts("ratio")
+    ratio = ctx.run.read_facts("ratio", RatioFacts)
     plan = read_plan(ctx.run.pool / "plan.json")
     fields = {
         "device": ctx.device.type,
         "precision": ctx.precision,
         "plan": plan.model_dump(mode="json", exclude={"rounds"}),
         "teacher_sha256": ctx.run.stage_facts("teacher")["sha256"],
-        "ratio_sha256": None if ratio["problems"] else ratio["sha256"],
+        "ratio_sha256": None if ratio.problems else ratio.sha256,
     }
     ctx.is_done("scores", fields)  # stale scores are refused; new shards are scored below
     jobs = [
@@ -281,7 +282,7 @@ def score(ctx: Context) -> Facts:
             fingerprint=fingerprint(fields),
             load_teacher=ctx.teacher_loader,
             space=ctx.space,
-            ratio_folder=None if ratio["problems"] else ctx.run.ratio,
+            ratio_folder=None if ratio.problems else ctx.run.ratio,
             device=ctx.device.type,
             batch=plan.batch,
         )

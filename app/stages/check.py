@@ -47,7 +47,7 @@ from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import finite
+from cgankd.shardset.records import RatioFacts, finite
 from cgankd.shardset.samples import open_samples
 
 
@@ -82,11 +82,14 @@ def check(ctx: Context, name: str) -> Facts:
         "auc": two_sample[name].overall.auc if two_sample else None,
         **{limit: of_all[limit] for limit in REMEDIES if limit in of_all},
     }
-    ratio, bound = ctx.run.stage_facts("ratio"), bound_facts(ctx, scores, sets, two_sample)
+    ratio, bound = (
+        ctx.run.read_facts("ratio", RatioFacts),
+        bound_facts(ctx, scores, sets, two_sample),
+    )
     limits = ctx.recipe.check.limits
     broken = failures(limits, overall)
     advice = [f"{line} {REMEDIES[limit]}" for limit, line in broken.items()]
-    advice += [f"Density ratio refused: {problem}" for problem in ratio["problems"]]
+    advice += [f"Density ratio refused: {problem}" for problem in ratio.problems]
     advice += [f"Error bound: {bound.line}"] if bound else []
     reasons = pc.value_counts(table["reason"].drop_null()).to_pylist()
     facts = CheckFacts(
@@ -108,7 +111,7 @@ def check(ctx: Context, name: str) -> Facts:
             for one, rows in two_sample.items()
         },
         bound=bound,
-        ratio=RatioSummary(problems=tuple(ratio["problems"]), overall=ratio["overall"]),
+        ratio=RatioSummary(problems=ratio.problems, overall=ratio.overall),
         duplicates=copies.duplicate_keys(scores.key),
         memorised=copies.memorised_pairs(scores.key),
         judge=judged.facts,

@@ -18,6 +18,7 @@ from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import fingerprint, sha256_file
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.records import NeighbourFacts, RatioFacts
 from cgankd.shardset.tables import read_metadata, read_numbered, read_table, write_table
 
 NET = "ratio"  # the net that selects: that of the density ratio
@@ -33,24 +34,24 @@ def neighbours_stage(ctx: Context) -> Facts:
     """What `search` says; the recipe that it followed is now the run's."""
     facts = search(ctx)
     ctx.write_recipe()
-    return facts
+    return facts.model_dump(mode="json")
 
 
-def search(ctx: Context) -> Facts:
+def search(ctx: Context) -> NeighbourFacts:
     """Facts of `neighbours.parquet` and `neighbours/columns.parquet`, with the features that they
     come from in `features/ratio`.
 
     A pool that was topped up since is searched again, since any sample may have new neighbours.
     """
     plan = read_plan(ctx.run.pool / "plan.json")
-    ratio, pool = ctx.run.stage_facts("ratio"), ctx.run.stage_facts("pool")
+    ratio, pool = ctx.run.read_facts("ratio", RatioFacts), ctx.run.stage_facts("pool")
     folder = ctx.run.features / NET
     fields: Facts = {
         **ctx.real_fields,
         **ctx.compute_fields,
         "neighbours": ctx.recipe.neighbours.model_dump(mode="json"),
         "pool_id": plan.pool_id,
-        "ratio_sha256": ratio["sha256"],
+        "ratio_sha256": ratio.sha256,
     }
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
@@ -59,15 +60,15 @@ def search(ctx: Context) -> Facts:
         ctx.run.drop_stage("features")
         ctx.redo.add("neighbours")
     if ctx.is_done("neighbours", fields):
-        facts = ctx.run.stage_facts("neighbours")
-        if facts["pool_sha256"] == pool["manifest_sha256"] and (ctx.run.path / PAIRS).is_file():
+        facts = ctx.run.read_facts("neighbours", NeighbourFacts)
+        if facts.pool_sha256 == pool["manifest_sha256"] and (ctx.run.path / PAIRS).is_file():
             return facts
     jobs = [
         FeatureJob(
             pool_folder=ctx.run.pool,
             features_folder=folder,
             ratio_folder=ctx.run.ratio,
-            ratio_sha256=ratio["sha256"],
+            ratio_sha256=ratio.sha256,
             index=spec.index,
             device=ctx.device.type,
             batch=plan.batch,
@@ -92,13 +93,13 @@ def search(ctx: Context) -> Facts:
     tables = ctx.run.path / PAIRS, ctx.run.neighbours / COLUMNS
     write_table(tables[0], table, {"thresholds": found.thresholds.as_json()})
     write_table(tables[1], found.columns())
-    facts = {
-        "rows": len(there),
-        "pairs": len(found.key_a),
-        "pool_sha256": pool["manifest_sha256"],
-        "sha256": fingerprint({"tables": [sha256_file(p) for p in tables], "features": shards}),
-    }
-    ctx.run.finish_stage("neighbours", fields, facts)
+    facts = NeighbourFacts(
+        rows=len(there),
+        pairs=len(found.key_a),
+        pool_sha256=pool["manifest_sha256"],
+        sha256=fingerprint({"tables": [sha256_file(p) for p in tables], "features": shards}),
+    )
+    ctx.run.finish_stage("neighbours", fields, facts.model_dump(mode="json"))
     return facts
 
 
@@ -121,7 +122,7 @@ def read_features(ctx: Context) -> StoredFeatures:
 def _require(ctx: Context) -> None:
     known = ctx.run.neighbours / "stage.json"
     pool = ctx.run.stage_facts("pool")["manifest_sha256"]
-    if not known.is_file() or ctx.run.stage_facts("neighbours")["pool_sha256"] != pool:
+    if not known.is_file() or ctx.run.read_facts("neighbours", NeighbourFacts).pool_sha256 != pool:
         raise BadInput(
             f"neighbours of the pool in {ctx.run.path} are not found yet, and the policy asks for "
             f"them; run `cgankd find-neighbours {ctx.run.path}`"
@@ -131,7 +132,7 @@ def _require(ctx: Context) -> None:
 def _real_features(ctx: Context, batch: int) -> RealFeatures:
     data = ctx.data
     net, precision = selecting_net(
-        ctx.run.ratio, ctx.run.stage_facts("ratio")["sha256"], ctx.device
+        ctx.run.ratio, ctx.run.read_facts("ratio", RatioFacts).sha256, ctx.device
     )
     with threads(1):  # as in workers
         features = short_features(

@@ -12,6 +12,7 @@ from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, sha256_file
 from cgankd.shardset.pool.plan import read_plan
+from cgankd.shardset.records import RatioFacts
 from cgankd.shardset.release.build import (
     ReleaseFacts,
     build_release,
@@ -219,7 +220,7 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
     Nothing of clock, machine or place: a local path would say where somebody's images lie.
     """
     run, recipe, data = ctx.run, ctx.recipe, ctx.data
-    ratio = run.stage_facts("ratio")
+    ratio = run.read_facts("ratio", RatioFacts)
     plain = recipe.model_dump(mode="json")
     plain["source"] = _without_place(recipe.source)
     for part in ("teacher", "generator"):
@@ -237,8 +238,8 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
     weights = {
         "generator": run.stage_facts("generator")["sha256"],
         "teacher": run.stage_facts("teacher")["sha256"],
-        "ratio": None if ratio["problems"] else ratio["sha256"],
-        "features": ratio["sha256"],  # the net that selects lies in the ratio's weights
+        "ratio": None if ratio.problems else ratio.sha256,
+        "features": ratio.sha256,  # the net that selects lies in the ratio's weights
     }
     return {
         "name": recipe.name,
@@ -267,7 +268,7 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             "rounds": [sum(segment.count for segment in segments) for segments in plan.rounds],
         },
         "stages": _stages(ctx, selection),
-        "ratio_problems": ratio["problems"],
+        "ratio_problems": list(ratio.problems),
         "real": {
             "spec": plain["source"],
             "revision": data.reals.revision,

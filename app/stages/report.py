@@ -27,7 +27,7 @@ from cgankd.app.stages.students import trained_students
 from cgankd.nets.networks import load_network
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.records import TeacherResult, TrainedArm
+from cgankd.shardset.records import RatioFacts, TeacherResult, TrainedArm
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.evaluate import measures, outputs_of, predictions
 
@@ -72,7 +72,7 @@ def write(ctx: Context) -> Facts:
     module = ctx.teacher_loader()
     selection = read_table(ctx.run.selections / "cgan-kd.parquet")
     scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
-    ratio = ctx.run.stage_facts("ratio")
+    ratio = ctx.run.read_facts("ratio", RatioFacts)
     kept, dropped = _decisions(selection, ctx.space)
     facts = ReportFacts(
         title=ctx.recipe.name,
@@ -90,8 +90,8 @@ def write(ctx: Context) -> Facts:
         teacher_error=scores["teacher_error"].to_numpy().astype(np.float64),
         was_kept=selection["kept"].to_numpy(),
         selection_sha256=ctx.run.stage_facts("selections/cgan-kd")["sha256"],
-        ratio_diagnostics=tuple(ratio["per_label"]),
-        ratio_problems=tuple(ratio["problems"]),
+        ratio_diagnostics=ratio.per_label,
+        ratio_problems=ratio.problems,
         curves=tuple(_curves(ctx, arms)),
         grids=tuple(_grids(ctx, selection)),
         seconds=ctx.run.facts().get("seconds", {}),
@@ -123,7 +123,7 @@ def _note(ctx: Context, name: str) -> str:
     if ctx.recipe.arms[name].compute == 2:
         notes.append("twice the steps, as an arm that fine-tunes sees")
     subsamples = ctx.recipe.arms[name].selection not in (None, "raw")
-    if subsamples and ctx.run.stage_facts("ratio")["problems"]:
+    if subsamples and ctx.run.read_facts("ratio", RatioFacts).problems:
         notes.append("density ratio refused: every sample accepted")
     return "; ".join(notes)
 

@@ -20,6 +20,7 @@ from cgankd.shardset.files import sha256_file
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import Plan, read_plan
+from cgankd.shardset.records import NeighbourFacts, RatioFacts
 from cgankd.shardset.reviews import Reviews, read_reviews
 from cgankd.shardset.tables import read_numbered, read_table, write_table
 
@@ -129,7 +130,7 @@ def selection_policies(ctx: Context) -> dict[str, Policy]:
     was refused.
     """
     policies = [ctx.recipe.policy, *ctx.recipe.selections.values()]
-    if ctx.run.stage_facts("ratio")["problems"]:
+    if ctx.run.read_facts("ratio", RatioFacts).problems:
         policies = [policy.model_copy(update={"subsample": None}) for policy in policies]
     return arm_policies(policies[0], dict(zip(ctx.recipe.selections, policies[1:], strict=True)))
 
@@ -175,7 +176,7 @@ def write_selection(
         **review_facts(reviews),
     }
     if needs(policy):
-        fields["neighbours"] = ctx.run.stage_facts("neighbours")["sha256"]
+        fields["neighbours"] = ctx.run.read_facts("neighbours", NeighbourFacts).sha256
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
     stage = f"selections/{name}"

@@ -37,7 +37,7 @@ from cgankd.nets.feature_nets import features_of, train_feature_net
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.records import finite
+from cgankd.shardset.records import RatioFacts, finite
 from cgankd.shardset.weights import save_weights
 
 LEAST_REAL = 2  # of a group of labels
@@ -58,9 +58,8 @@ def fit_ratio(
     precision: Precision,
     origins: Sequence[str] | None = None,
     progress: Progress = lambda done, total, values: None,
-) -> dict[str, Any]:
-    """Facts of the ratio written to `folder`: `sha256`, `problems` (one line each; empty where it
-    may be used), `per_label` and `overall` diagnostics on held-out samples, and what was chosen.
+) -> RatioFacts:
+    """Facts of the ratio written to `folder`, with its diagnostics on held-out samples.
 
     Pixels uint8 `[n, c, h, w]`, labels `[n]` raw: int64 classes or float64 in their unit. Real
     images are taken as they are: they must not be augmented. `origins`, one for each real image,
@@ -134,7 +133,7 @@ def fit_ratio(
         progress=lambda done, loss: progress(config.features.steps + done, steps, {"loss": loss}),
     )
     model.log_scale.copy_(model.log_scale[joined])
-    return {"sha256": save_weights(folder, model, model.shape), **facts}
+    return RatioFacts(sha256=save_weights(folder, model, model.shape), **facts)
 
 
 def near_a_real(
@@ -309,8 +308,8 @@ def fit_on_features(
         member.load_state_dict(state)
     model.log_scale.copy_(torch.from_numpy(log_scale))
     return {
-        "problems": judge_ratio(diagnostics, config.limits, space.group_names),
-        "per_label": [_finite(row) for row in diagnostics.per_label],
+        "problems": tuple(judge_ratio(diagnostics, config.limits, space.group_names)),
+        "per_label": tuple(_finite(row) for row in diagnostics.per_label),
         "overall": _finite(diagnostics.overall),
         "raw_mean": finite(diagnostics.raw_mean),
         "steps": chosen.snapshot.step,

@@ -23,7 +23,7 @@ QUICK = RatioConfig(
 def fit(arrays, folder, config=QUICK, space=BAR):
     return fit_ratio(
         *arrays, config, space=space, folder=folder, seed=0, device=CPU, precision="float32"
-    )
+    ).model_dump(mode="json")
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def fit(arrays, folder, config=QUICK, seed=0, **options):
         device=CPU,
         precision="float32",
         **options,
-    )
+    ).model_dump(mode="json")
 
 
 def refusal(problems, words):
@@ -227,7 +227,7 @@ def test_bfloat16_features_are_scored_as_they_were_fitted(data, tmp_path):
         seed=0,
         device=CPU,
         precision="bfloat16",
-    )
+    ).model_dump(mode="json")
     ratio = load_ratio(tmp_path, CPU).score(data.fake_pixels, data.fake_labels)
     assert facts["problems"] == []
     assert spearmanr(ratio, data.log_ratio).statistic > 0.7
@@ -438,7 +438,7 @@ def test_range_wider_than_the_labels_ends_in_a_verdict_on_what_is_near(known_rat
         seed=0,
         device=CPU,
         precision="float32",
-    )
+    ).model_dump(mode="json")
     assert [row["label"] for row in facts["per_label"]] == [0, 1]
     model = load_ratio(tmp_path, CPU)
     assert (model.log_scale[1:] == model.log_scale[1]).all()
