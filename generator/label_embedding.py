@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cgankd.generator.config import EmbeddingTraining
 from cgankd.nets.device import Progress, as_images
+from cgankd.nets.resnet import convolution, resnet34_body
 from cgankd.shardset.errors import TrainingDiverged
 
 EMBEDDING = 128
@@ -42,7 +43,11 @@ class ImageToLabel(nn.Module):
     def __init__(self, image_size: int, channels: int, config: EmbeddingTraining) -> None:
         super().__init__()
         if config.network == "resnet34":
-            body = [_ResNet34(channels), *_layer(nn.Linear(512, 512)), nn.Linear(512, EMBEDDING)]
+            # He et al. 2016 (arXiv 1512.03385), and two linear layers on the mean of its maps.
+            body = [
+                *(resnet34_body(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+                *(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, EMBEDDING)),
+            ]
         else:
             body = _small(image_size, channels)
         self.feature = nn.Sequential(*body, nn.BatchNorm1d(EMBEDDING), nn.ReLU())
@@ -140,61 +145,11 @@ def _errors(
     }
 
 
-def _layer(linear: nn.Module) -> list[nn.Module]:
-    """A layer with batch normalisation and ReLU after it."""
-    if isinstance(linear, nn.Conv2d):
-        return [linear, nn.BatchNorm2d(linear.out_channels), nn.ReLU()]
-    assert isinstance(linear, nn.Linear)
-    return [linear, nn.BatchNorm1d(linear.out_features), nn.ReLU()]
-
-
 def _small(image_size: int, channels: int) -> list[nn.Module]:
     """Convolutions that halve the size down to 4 … 7 pixels, and a linear layer on all of them."""
     layers: list[nn.Module] = []
     inputs, outputs, size = channels, 16, image_size
     while size > 7:
-        layers += _layer(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False))
+        layers += convolution(inputs, outputs, 2)
         inputs, outputs, size = outputs, min(2 * outputs, 128), -(-size // 2)
     return [*layers, nn.Flatten(), nn.Linear(inputs * size**2, EMBEDDING)]
-
-
-class _ResNet34(nn.Module):
-    """He et al. 2016 (arXiv 1512.03385), its stem 3×3 and of full size: features `[n, 512]`."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*_layer(nn.Conv2d(channels, 64, 3, padding=1, bias=False)))
-        blocks: list[nn.Module] = []
-        inputs = 64
-        for outputs, count in ((64, 3), (128, 4), (256, 6), (512, 3)):
-            for _ in range(count):
-                blocks.append(_Residual(inputs, outputs))
-                inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.blocks(self.stem(x)).mean((2, 3))
-        return features
-
-
-class _Residual(nn.Module):
-    """Two 3×3 convolutions around which the input goes; more channels halve the size."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        stride = 1 if inputs == outputs else 2
-        self.inner = nn.Sequential(
-            *_layer(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if stride == 1
-            else nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.inner(x) + self.shortcut(x))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cgankd.nets.device import Precision, Progress, as_images, channels_last, placed, precise
+from cgankd.nets.resnet import convolution, resnet34_body
 from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
@@ -73,9 +74,9 @@ class SmallFeatureNet(FeatureNet):
         layers: list[nn.Module] = []
         for index in range(max(1, math.ceil(math.log2(size / 7)))):
             out = width * 2 ** min(index, 2)
-            layers += [*_convolution(channels, out), nn.MaxPool2d(2)]
+            layers += [*convolution(channels, out), nn.MaxPool2d(2)]
             channels = out
-        self.body = nn.Sequential(*layers, *_convolution(channels, 2 * channels))
+        self.body = nn.Sequential(*layers, *convolution(channels, 2 * channels))
         self.feature = nn.Linear(2 * channels, dim)
         self.head = nn.Sequential(nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, outputs))
 
@@ -88,39 +89,13 @@ class ResNet34FeatureNet(FeatureNet):
 
     def __init__(self, outputs: int, channels: int, dim: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = _convolution(channels, 64)
-        last = 64
-        for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(ResidualBlock(last, width, stride))
-                last = width
-        self.body = nn.Sequential(*layers)
-        self.feature = nn.Linear(last, dim)
+        self.body = resnet34_body(channels)
+        self.feature = nn.Linear(512, dim)
         self.head = nn.Sequential(
             *(nn.BatchNorm1d(dim), nn.ReLU(), nn.Dropout(0.5), nn.Linear(dim, 1024)),
             *(nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(0.5), nn.Linear(1024, 256)),
             *(nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, outputs)),
         )
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (He et al., 2016)."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            *_convolution(channels, width, stride), *_convolution(width, width)[:2]
-        )
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps `[n, channels, h, w]` to `[n, width, h / stride, w / stride]`."""
-        return F.relu(self.convolutions(images) + self.shortcut(images))
 
 
 class SparseAutoencoder(FeatureNet):
@@ -142,8 +117,8 @@ class SparseAutoencoder(FeatureNet):
         up: list[nn.Module] = []
         last = channels
         for width, before in zip(widths, sizes, strict=False):
-            down += [*_convolution(last, width, 2), *_convolution(width, width)]
-            up = [nn.Upsample(before), *_convolution(width, max(last, config.width)), *up]
+            down += [*convolution(last, width, 2), *convolution(width, width)]
+            up = [nn.Upsample(before), *convolution(width, max(last, config.width)), *up]
             last = width
         flat = last * sizes[-1] ** 2
         self.body = nn.Sequential(*down)
@@ -268,11 +243,3 @@ def _shifted(images: Tensor, across: int, down: int, reach: int) -> Tensor:
     wide = F.pad(images, [reach] * 4, mode="replicate")
     top, left = reach - down, reach - across
     return channels_last(wide[:, :, top : top + size, left : left + size])
-
-
-def _convolution(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-    ]

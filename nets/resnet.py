@@ -112,3 +112,41 @@ class WideResNet(Network):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.fc(self.features(images))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut, as `BasicBlock`, under the names of feature nets."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *convolution(channels, width, stride), *convolution(width, width)[:2]
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps `[n, channels, h, w]` to `[n, width, h / stride, w / stride]`."""
+        return F.relu(self.convolutions(images) + self.shortcut(images))
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    """A 3×3 convolution, batch normalisation and ReLU."""
+    return [conv3x3(inputs, outputs, stride), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def resnet34_body(channels: int) -> nn.Sequential:
+    """ResNet-34 up to its feature maps `[n, 512, h / 8, w / 8]`; the stem is 3×3 and of full size.
+
+    The weights come from PyTorch's global generator and keep its default initialisation.
+    """
+    layers = convolution(channels, 64)
+    last = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for _ in range(blocks):
+            layers.append(ResidualBlock(last, width, stride=1 if width == last else 2))
+            last = width
+    return nn.Sequential(*layers)
