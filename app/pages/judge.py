@@ -27,7 +27,7 @@ from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, tra
 from cgankd.nets.networks import save_network
 from cgankd.nets.training import train_network
 from cgankd.shardset.files import derive_seed
-from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
 from cgankd.shardset.records import JudgeFacts, RatioFacts
@@ -133,26 +133,57 @@ def judged_numbers(ctx: Context, judged: JudgedPool, kept: Kept) -> tuple[Measur
     """Fidelity and diversity of the kept samples against the training and the validation images,
     and whether the judge predicts their labels; overall and by label.
     """
-    data, space, config, labels = ctx.data, ctx.space, MeasureConfig(), kept.labels
+    data, labels = ctx.data, kept.labels
     features, predicted = judged.pool[kept.rows], judged.predictions[kept.rows]
     net, sha256 = f"judge, {NET}", judged.sha256
     alone = Judge(net, sha256, None)
     train, validation = Judge(net, sha256, "train"), Judge(net, sha256, "validation")
     alone.check(ctx.run.read_facts("ratio", RatioFacts).sha256)
-    seed = derive_seed(ctx.recipe.seed, "check metrics") % 2**32
-    label_metric = agreement_metric(predicted, labels)
+    against_train = feature_metrics(features, judged.train)
+    against_validation = [
+        metric
+        for metric in feature_metrics(features, judged.validation)
+        if metric.names != ("authenticity",)  # that is about copies of training images
+    ]
+    alone_metrics = (label_metric(ctx.space, predicted, labels), vendi_metric(features))
+    return (
+        *check_numbers(ctx, alone, labels, *alone_metrics),
+        *check_numbers(ctx, train, labels, *against_train, reals=data.train_labels),
+        *check_numbers(ctx, validation, labels, *against_validation, reals=data.validation_labels),
+    )
+
+
+def check_numbers(
+    ctx: Context,
+    judge: Judge,
+    labels: np.ndarray,
+    *metrics: Metric,
+    reals: np.ndarray | None = None,
+) -> tuple[Measured, ...]:
+    """The numbers of a check, overall and by label, of samples with labels `[n]`; of metrics that
+    compare them with real images, `reals` are the labels `[m]` of those.
+    """
+    config, seed = MeasureConfig(), derive_seed(ctx.recipe.seed, "check metrics") % 2**32
+    return tuple(
+        number
+        for metric in metrics
+        for number in measure(metric, labels, reals, ctx.space, judge, config, seed)
+    )
+
+
+def label_metric(
+    space: LabelSpace,
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    of_classes: str = "agreement",
+    of_numbers: str = "label_score",
+) -> Metric:
+    """How well predictions `[n]` match labels `[n]`: the share of classes that are right, or the
+    mean error of numbers; by the name that it has of either.
+    """
     if isinstance(space, ContinuousLabels):
-        label_metric = label_score_metric(predicted, labels)
-    numbers: list[Measured] = []
-    for metric in (label_metric, vendi_metric(features)):
-        numbers += measure(metric, labels, None, space, alone, config, seed)
-    for metric in feature_metrics(features, judged.train):
-        numbers += measure(metric, labels, data.train_labels, space, train, config, seed)
-    for metric in feature_metrics(features, judged.validation):
-        if metric.names != ("authenticity",):  # that is about copies of training images
-            reals = data.validation_labels
-            numbers += measure(metric, labels, reals, space, validation, config, seed)
-    return tuple(numbers)
+        return label_score_metric(predicted, labels, of_numbers)
+    return agreement_metric(predicted, labels, name=of_classes)
 
 
 def along_the_label(
@@ -279,16 +310,16 @@ def learned_numbers(
         )
 
     predicted = learned_predictions(learn, pixels, labels, data.validation_pixels)
-    if isinstance(space, ContinuousLabels):
-        metric = label_score_metric(predicted, data.validation_labels, "learned_error")
-    else:
-        name = "classification_accuracy_score"
-        metric = agreement_metric(predicted, data.validation_labels, name=name)
+    metric = label_metric(
+        space,
+        predicted,
+        data.validation_labels,
+        "classification_accuracy_score",
+        "learned_error",
+    )
     judge = Judge(
         f"student, {training.network}, of kept images", weights_sha256(folder), "validation"
     )
-    seed = derive_seed(recipe.seed, "check metrics") % 2**32
-    numbers = measure(metric, data.validation_labels, None, space, judge, MeasureConfig(), seed)
     facts = LearnedFacts(
         network=training.network,
         steps=training.steps,
@@ -296,4 +327,4 @@ def learned_numbers(
         lr=training.lr,
         images=len(labels),
     )
-    return numbers, facts
+    return check_numbers(ctx, judge, data.validation_labels, metric), facts

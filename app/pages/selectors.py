@@ -4,7 +4,7 @@ Whether the teacher agrees is by nature the teacher's to say, and copies and wei
 the features and by the ratios that selected. Each number says what its net had a part in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,22 +14,19 @@ import numpy as np
 from cgankd.app.context import Context
 from cgankd.app.pages.check import Pair
 from cgankd.app.pages.facts import Kept
+from cgankd.app.pages.judge import check_numbers, label_metric
 from cgankd.app.pages.records import MemorisedPair
 from cgankd.app.stages.selections import read_logits
-from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
+from cgankd.curation.metrics.measured import Judge, Measured
 from cgankd.curation.metrics.metrics import (
-    agreement_metric,
     calibration_metric,
     duplicate_metric,
     effective_sample_metric,
-    label_score_metric,
 )
 from cgankd.curation.neighbours.table import Neighbours
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
-from cgankd.shardset.files import derive_seed
-from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.records import RatioFacts
 from cgankd.student.evaluate import outputs_of, predictions
 
@@ -127,18 +124,14 @@ def teacher_on_kept(
     confidence in what it gives them can be believed.
     """
     predicted = scores.teacher_label[kept.rows]
-    judge = _teacher(ctx, None, _part_of_teacher(policy))
-    if isinstance(ctx.space, ContinuousLabels):
-        metric = label_score_metric(predicted, kept.labels, "teacher_label_score")
-        return _measured(ctx, judge, kept.labels, metric)
-    logits = read_logits(ctx)[kept.rows]
-    return _measured(
-        ctx,
-        judge,
-        kept.labels,
-        agreement_metric(predicted, kept.labels, name="teacher_agreement"),
-        calibration_metric(logits, kept.labels, "teacher_calibration_error"),
-    )
+    judge = _teacher(ctx, None, _fields(policy.slots_by("teacher")))
+    metrics = [
+        label_metric(ctx.space, predicted, kept.labels, "teacher_agreement", "teacher_label_score")
+    ]
+    if ctx.space.task == "classification":
+        logits = read_logits(ctx)[kept.rows]
+        metrics.append(calibration_metric(logits, kept.labels, "teacher_calibration_error"))
+    return check_numbers(ctx, judge, kept.labels, *metrics)
 
 
 def teacher_on_real(ctx: Context) -> tuple[Measured, ...]:
@@ -154,16 +147,12 @@ def teacher_on_real(ctx: Context) -> tuple[Measured, ...]:
     outputs = outputs_of(
         ctx.teacher_loader(), ctx.data.validation_pixels, device=ctx.device, precision=ctx.precision
     )
-    predicted, judge = predictions(outputs, space), _teacher(ctx, "validation")
-    if isinstance(space, ContinuousLabels):
-        return _measured(ctx, judge, labels, label_score_metric(predicted, labels, "teacher_error"))
-    return _measured(
-        ctx,
-        judge,
-        labels,
-        agreement_metric(predicted, labels, name="teacher_accuracy"),
-        calibration_metric(outputs, labels, "teacher_calibration_error_on_real"),
-    )
+    predicted = predictions(outputs, space)
+    metrics = [label_metric(space, predicted, labels, "teacher_accuracy", "teacher_error")]
+    if space.task == "classification":
+        name = "teacher_calibration_error_on_real"
+        metrics.append(calibration_metric(outputs, labels, name))
+    return check_numbers(ctx, _teacher(ctx, "validation"), labels, *metrics)
 
 
 def ratio_numbers(
@@ -173,11 +162,13 @@ def ratio_numbers(
     sample size.
     """
     facts = ctx.run.read_facts("ratio", RatioFacts)
-    judge = Judge("density ratio", facts.sha256, None, _part_of_ratio(policy))
+    # Neighbours and outliers are found in the features of the ratio's net.
+    selected = _fields(policy.slots_by("ratio", "neighbours", "features"))
+    judge = Judge("density ratio", facts.sha256, None, selected)
     metrics = [duplicate_metric(copies.component)]
     if not facts.problems:
         metrics.append(effective_sample_metric(scores.ratio[kept.rows]))
-    return _measured(ctx, judge, kept.labels, *metrics)
+    return check_numbers(ctx, judge, kept.labels, *metrics)
 
 
 def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = "") -> Judge:
@@ -185,27 +176,6 @@ def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = 
     return Judge(f"teacher, {facts['network']}", facts["sha256"], split, selected)
 
 
-def _part_of_teacher(policy: Policy) -> str:
-    """The fields of a policy that went by the teacher; duplicates are ranked by its error."""
-    return _fields(*policy.slots_by("teacher"))
-
-
-def _part_of_ratio(policy: Policy) -> str:
-    """The fields of a policy that went by the density ratio or by its net's features."""
-    return _fields(*policy.slots_by("ratio", "neighbours", "features"))
-
-
-def _fields(*slots: str) -> str:
+def _fields(slots: Sequence[str]) -> str:
+    """The slots of a policy as a reader addresses them."""
     return ", ".join(f"policy.{slot}" for slot in slots)
-
-
-def _measured(
-    ctx: Context, judge: Judge, labels: np.ndarray, *metrics: Metric
-) -> tuple[Measured, ...]:
-    seed = derive_seed(ctx.recipe.seed, "check metrics") % 2**32
-    config = MeasureConfig()
-    return tuple(
-        row
-        for metric in metrics
-        for row in measure(metric, labels, None, ctx.space, judge, config, seed)
-    )
