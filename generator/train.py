@@ -21,12 +21,11 @@ from cgankd.generator.interface import AdversarialGenerator, Discriminator, Imag
 from cgankd.generator.label_embedding import silent, train_label_embedding
 from cgankd.generator.layers import initialise
 from cgankd.generator.losses import LOSSES
-from cgankd.generator.watch import check_health, spread
+from cgankd.generator.watch import check_health, check_images, grid_png, spread
 from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, as_images
 from cgankd.nets.device import threads as torch_threads
 from cgankd.nets.network import MovingAverage
-from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import (
     derive_seed,
     naming_full_disk,
@@ -35,8 +34,7 @@ from cgankd.shardset.files import (
     write_bytes,
     write_json,
 )
-from cgankd.shardset.images import encode_png, to_pixels
-from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
+from cgankd.shardset.labels import ClassLabels, LabelSpace
 from cgankd.shardset.weights import save_weights
 
 GRID_COLUMNS = 8
@@ -68,7 +66,7 @@ def train_generator(
     is, with 0 steps. `TrainingDiverged` names the step and what to change, `StaleStage` a
     checkpoint made with other settings.
     """
-    _check_images(pixels, labels, space)
+    check_images(pixels, labels, space)
     images = ImageSpace(pixels.shape[2], pixels.shape[1], space)
     form = saved_form(kind, images)
     with torch_threads(threads or torch.get_num_threads()):
@@ -302,32 +300,6 @@ class _Training:
             write_bytes(self._metrics, text.encode())
 
 
-def _check_images(pixels: np.ndarray, labels: np.ndarray, space: LabelSpace) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
-        raise BadInput(
-            f"the generator needs square uint8 images [n, c, s, s], got {pixels.dtype} "
-            f"{list(pixels.shape)}"
-        )
-    space.check(labels, "the generator's images")
-    if labels.shape != (len(pixels),):
-        raise BadInput(
-            f"the generator needs a label for each of {len(pixels)} images, got "
-            f"{list(labels.shape)}"
-        )
-    if isinstance(space, ContinuousLabels):
-        if len(np.unique(labels)) < 2:
-            raise BadInput(
-                "the generator's images have fewer than 2 different labels; give images of more "
-                "labels, or use task classification"
-            )
-        return
-    missing = sorted(set(range(space.outputs)) - set(labels.tolist()))
-    if missing:
-        raise BadInput(
-            f"class {missing[0]} of {space.outputs} has no images to train the generator on"
-        )
-
-
 def _adam(
     network: torch.nn.Module, rate: float, betas: tuple[float, float]
 ) -> torch.optim.Optimizer:
@@ -341,15 +313,3 @@ def _sha256(array: np.ndarray) -> str:
 
 def _count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-GAP = 1  # black pixels between samples
-
-
-def grid_png(images: torch.Tensor, columns: int) -> bytes:
-    """The PNG of images float `[n, c, h, w]` in rows of `columns`, n a multiple of it."""
-    pixels = np.pad(to_pixels(images), ((0, 0), (0, 0), (0, GAP), (0, GAP)))
-    count, channels, height, width = pixels.shape
-    rows = pixels.reshape(count // columns, columns, channels, height, width)
-    tiled = rows.transpose(2, 0, 3, 1, 4).reshape(channels, -1, columns * width)
-    return encode_png(np.ascontiguousarray(tiled[:, :-GAP, :-GAP]))

@@ -1,13 +1,19 @@
-"""Whether a GAN's training still makes sense: finite, the game undecided, the samples varied."""
+"""Whether a GAN's training makes sense, before and while it runs: images for every label; finite
+losses, the game undecided, the samples varied; and a picture of samples for a person to judge.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cgankd.shardset.errors import TrainingDiverged
+from cgankd.shardset.errors import BadInput, TrainingDiverged
+from cgankd.shardset.images import encode_png, to_pixels
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
+GAP = 1  # black pixels between samples
 PATIENCE = 1000  # steps for which a symptom must last
 SATURATED = 0.02  # hinge loss of a discriminator that has won: nothing is left to learn from it
 COLLAPSED = 0.05  # spread of a label's samples as a part of its real images' spread
@@ -53,3 +59,39 @@ def _lasts(rows: Sequence[Mapping[str, float]], name: str, threshold: float) -> 
     """Whether a value has stayed below its threshold for the last PATIENCE steps."""
     start = rows[-1]["step"] - PATIENCE
     return start >= 0 and all(row[name] < threshold for row in rows if row["step"] >= start)
+
+
+def check_images(pixels: np.ndarray, labels: np.ndarray, space: LabelSpace) -> None:
+    """Raises `BadInput` for images or labels that no generator can be trained on."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+        raise BadInput(
+            f"the generator needs square uint8 images [n, c, s, s], got {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
+    space.check(labels, "the generator's images")
+    if labels.shape != (len(pixels),):
+        raise BadInput(
+            f"the generator needs a label for each of {len(pixels)} images, got "
+            f"{list(labels.shape)}"
+        )
+    if isinstance(space, ContinuousLabels):
+        if len(np.unique(labels)) < 2:
+            raise BadInput(
+                "the generator's images have fewer than 2 different labels; give images of more "
+                "labels, or use task classification"
+            )
+        return
+    missing = sorted(set(range(space.outputs)) - set(labels.tolist()))
+    if missing:
+        raise BadInput(
+            f"class {missing[0]} of {space.outputs} has no images to train the generator on"
+        )
+
+
+def grid_png(images: torch.Tensor, columns: int) -> bytes:
+    """The PNG of images float `[n, c, h, w]` in rows of `columns`, n a multiple of it."""
+    pixels = np.pad(to_pixels(images), ((0, 0), (0, 0), (0, GAP), (0, GAP)))
+    count, channels, height, width = pixels.shape
+    rows = pixels.reshape(count // columns, columns, channels, height, width)
+    tiled = rows.transpose(2, 0, 3, 1, 4).reshape(channels, -1, columns * width)
+    return encode_png(np.ascontiguousarray(tiled[:, :-GAP, :-GAP]))
