@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cgankd.app.review.reals import Reals
+from cgankd.app.review.images import Reals
 from cgankd.app.review.subject import SCORES, Subject
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import CorruptShard

@@ -17,7 +17,7 @@ import pandas as pd
 import streamlit as st
 
 from cgankd.app.review.filters import Counts
-from cgankd.app.review.reals import Reals, reals_or_reason
+from cgankd.app.review.images import Reals, reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject, open_subject, with_selection
 from cgankd.shardset.errors import CgankdError

@@ -5,8 +5,7 @@ import secrets
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.images import thumbnails
-from cgankd.app.review.reals import (
+from cgankd.app.review.images import (
     BlindPair,
     Reals,
     blind_pairs,
@@ -14,6 +13,7 @@ from cgankd.app.review.reals import (
     real_picture,
     rows_along,
     rows_by_label,
+    thumbnails,
 )
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import opened, pictures, plain, real_images, share, started

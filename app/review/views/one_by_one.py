@@ -6,8 +6,7 @@ import numpy as np
 import streamlit as st
 
 from cgankd.app.review.filters import COLUMN_NAMES, UNREVIEWED, Filter, matching
-from cgankd.app.review.images import thumbnails
-from cgankd.app.review.reals import real_picture
+from cgankd.app.review.images import real_picture, thumbnails
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject

@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 import pytest
 
 from cgankd.app.review.filters import Filter, counted, histogram, ordered, page, pages
-from cgankd.app.review.images import thumbnails
+from cgankd.app.review.images import rows_along, thumbnails
 from cgankd.app.review.policy import preview
-from cgankd.app.review.reals import rows_along
 from cgankd.app.review.sample import nearest_kept, sample
 from cgankd.app.review.subject import open_subject, with_selection
 from cgankd.curation.policies import Policy

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cgankd.app.review.images import thumbnails
-from cgankd.app.review.reals import (
+from cgankd.app.review.images import (
     BlindPair,
     Reals,
     blind_pairs,
     blind_score,
     rows_by_label,
+    thumbnails,
     wilson,
 )
 from cgankd.app.review.sample import nearest_kept, probabilities, sample
@@ -200,7 +200,7 @@ def test_random_rows_of_a_label_are_kept_ones_and_seeded(subject):
 
 def test_nothing_here_imports_streamlit_or_torch():
     """Opening, filtering, deciding and previewing start at once."""
-    names = ["state", "subject", "filters", "images", "sample", "reals", "policy"]
+    names = ["state", "subject", "filters", "images", "sample", "policy"]
     code = f"import sys, {', '.join(f'cgankd.app.review.{name}' for name in names)}; "
     code += "print([n for n in ('streamlit', 'torch', 'faiss', 'datasets') if n in sys.modules])"
     output = subprocess.run(

@@ -9,8 +9,8 @@ import pytest
 
 from cgankd.app.recipe import load_recipe
 from cgankd.app.review.filters import Filter, matching
+from cgankd.app.review.images import reals_or_reason
 from cgankd.app.review.policy import compare, overrides_of, preview
-from cgankd.app.review.reals import reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import open_subject
 from cgankd.curation.policies import Policy

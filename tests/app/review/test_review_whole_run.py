@@ -9,8 +9,8 @@ import pytest
 
 from cgankd.app import commands
 from cgankd.app.recipe import load_recipe
+from cgankd.app.review.images import open_reals, real_picture
 from cgankd.app.review.policy import preview, run_selection, save_recipe
-from cgankd.app.review.reals import open_reals, real_picture
 from cgankd.app.review.sample import sample
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import open_subject
