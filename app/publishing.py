@@ -20,7 +20,7 @@ from cgankd.shardset.hub.publish import (
     release_files,
 )
 from cgankd.shardset.hub.read import copy_release, link_or_copy, opened
-from cgankd.shardset.release.manifest import MANIFEST, Manifest, read_manifest
+from cgankd.shardset.release.manifest import MANIFEST, Manifest, Weights, read_manifest
 from cgankd.shardset.release.verify import verify_release
 
 Facts = dict[str, Any]
@@ -167,7 +167,8 @@ def _generator_files(
     if missing:
         raise BadInput(f"--generator {folder}: it has no {' and no '.join(missing)}")
     files = {name: local_file(folder / name) for name in GENERATOR_FILES}
-    expected = manifest.facts.get("weights", {}).get("generator")
+    weights = manifest.part("weights", Weights)
+    expected = None if weights is None else weights.generator
     if files["model.safetensors"].sha256 != expected:
         raise BadInput(
             f"--generator {folder}: model.safetensors is not the generator that made this release; "

@@ -21,7 +21,7 @@ from cgankd.shardset.hub.read import Opened, opened
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.release.accepted import accepted_files, read_rows
 from cgankd.shardset.release.decoded import decoded_pixels
-from cgankd.shardset.release.manifest import MANIFEST, Manifest, salted_hashes
+from cgankd.shardset.release.manifest import MANIFEST, Manifest, RealFacts, salted_hashes
 from cgankd.shardset.release.streamed import WINDOW_FILES, Stream, from_folder, from_hub
 from cgankd.shardset.release.tables import ACCEPTED
 from cgankd.shardset.sources.read import read_source
@@ -253,16 +253,14 @@ def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int
             f"{_in_short(manifest.space)}"
         )
     data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
-    try:
-        real = manifest.facts["real"]
-        salt, test = real["salt"], set(real["hashes"]["test"])
-    except (KeyError, TypeError) as error:
+    real = manifest.part("real", RealFacts)
+    if real is None or real.salt is None or "test" not in real.hashes:
         raise ReleaseError(
             "the release does not say which real images are its test images, so none can be mixed "
             "in; train with --real none"
-        ) from error
-    used = salted_hashes([reals.pixel_hashes[i] for i in data.split.train], salt)
-    leaked = set(used) & test
+        )
+    used = salted_hashes([reals.pixel_hashes[i] for i in data.split.train], real.salt)
+    leaked = set(used) & set(real.hashes["test"])
     if leaked:
         raise BadInput(
             f"{source}: {len(leaked)} of its training images are test images of this release; "

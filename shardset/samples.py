@@ -24,7 +24,13 @@ from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.places import PoolPlaces, ReleasePlaces, release_places
 from cgankd.shardset.pool.plan import Plan, Segment, read_plan
 from cgankd.shardset.pool.run_folder import RunFolder, is_run
-from cgankd.shardset.release.manifest import CURATION, MANIFEST, read_manifest
+from cgankd.shardset.release.manifest import (
+    CURATION,
+    MANIFEST,
+    ProductionFacts,
+    Weights,
+    read_manifest,
+)
 from cgankd.shardset.release.tables import SCORES
 from cgankd.shardset.tables import read_metadata, read_numbered, read_table
 
@@ -248,21 +254,22 @@ def _production_of_run(samples: Samples, rows: pa.Table) -> Production:
 def _production_of_release(samples: Samples, rows: pa.Table) -> Production:
     manifest = samples.release.manifest
     try:
-        made = manifest.facts["production"]
+        made = manifest.part("production", ProductionFacts)
+        weights = manifest.part("weights", Weights)
+        if made is None or weights is None:
+            raise ValueError("no production" if made is None else "no weights")
         plan = Plan(
-            version=made["plan_version"],
+            version=made.plan_version,
             seed=manifest.production_seed,
             pool_id=manifest.pool_id,
-            shard_size=made["shard_size"],
-            batch=made["batch"],
-            threads=made["threads"],
-            precision=made["precision"],
-            rounds=_rounds(made["rounds"], rows["condition"].to_pylist()),
+            shard_size=made.shard_size,
+            batch=made.batch,
+            threads=made.threads,
+            precision=made.precision,
+            rounds=_rounds(made.rounds, rows["condition"].to_pylist()),
         )
-        generator_sha256, device = manifest.facts["weights"]["generator"], made["device"]
-        libraries = dict(made.get("libraries", {}))
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: also what pydantic raises
-        what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+    except (ReleaseError, ValueError) as error:  # ValueError: also what pydantic raises
+        what = " ".join(str(error).removeprefix(f"{MANIFEST}: ").split())[:200]
         raise ReleaseError(
             f"{samples.spec}: {MANIFEST} does not say how its samples were produced ({what}); give "
             "the run folder, or release it again"
@@ -271,9 +278,9 @@ def _production_of_release(samples: Samples, rows: pa.Table) -> Production:
         where=samples.spec,
         plan=plan,
         rows=rows,
-        generator_sha256=generator_sha256,
-        device=device,
-        libraries=libraries,
+        generator_sha256=weights.generator,
+        device=made.device,
+        libraries=made.libraries,
         generator_repo=manifest.facts.get("generator_repo"),
         version=manifest.version,
     )

@@ -20,7 +20,13 @@ from cgankd.shardset.release.build import (
     release_facts,
 )
 from cgankd.shardset.release.exports import SUFFIX, build_wds
-from cgankd.shardset.release.manifest import read_manifest, salted_hashes
+from cgankd.shardset.release.manifest import (
+    ProductionFacts,
+    RealFacts,
+    Weights,
+    read_manifest,
+    salted_hashes,
+)
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.release.versions import Proposal, released_versions, understated
 from cgankd.shardset.tables import read_metadata, read_table
@@ -235,12 +241,34 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
         "test": data.split.test,
     }
     plan = read_plan(run.pool / "plan.json")
-    weights = {
-        "generator": run.stage_facts("generator")["sha256"],
-        "teacher": run.stage_facts("teacher")["sha256"],
-        "ratio": None if ratio.problems else ratio.sha256,
-        "features": ratio.sha256,  # the net that selects lies in the ratio's weights
-    }
+    weights = Weights(
+        generator=run.stage_facts("generator")["sha256"],
+        teacher=run.stage_facts("teacher")["sha256"],
+        ratio=None if ratio.problems else ratio.sha256,
+        features=ratio.sha256,  # the net that selects lies in the ratio's weights
+    )
+    production = ProductionFacts(
+        seed=plan.seed,
+        batch=plan.batch,
+        threads=plan.threads,
+        precision=plan.precision,
+        device=run.stage_fields("pool")["device"],
+        libraries=run.stage_facts("pool").get("libraries", {}),
+        plan_version=plan.version,
+        shard_size=plan.shard_size,
+        rounds=tuple(sum(segment.count for segment in segments) for segments in plan.rounds),
+    )
+    real = RealFacts(
+        spec=plain["source"],
+        revision=data.reals.revision,
+        fingerprint=data.reals.fingerprint,
+        split_seed=recipe.seed,
+        salt=salt,
+        hashes={
+            name: tuple(salted_hashes([data.reals.pixel_hashes[i] for i in indices], salt))
+            for name, indices in parts.items()
+        },
+    )
     return {
         "name": recipe.name,
         **recipe.card.model_dump(),
@@ -255,31 +283,11 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             "mean": [round(float(v), 6) for v in values.mean(axis=(0, 2, 3))],
             "std": [round(float(v), 6) for v in values.std(axis=(0, 2, 3))],
         },
-        "weights": weights,
-        "production": {
-            "seed": plan.seed,
-            "batch": plan.batch,
-            "threads": plan.threads,
-            "precision": plan.precision,
-            "device": run.stage_fields("pool")["device"],
-            "libraries": run.stage_facts("pool").get("libraries", {}),
-            "plan_version": plan.version,
-            "shard_size": plan.shard_size,
-            "rounds": [sum(segment.count for segment in segments) for segments in plan.rounds],
-        },
+        "weights": weights.model_dump(mode="json"),
+        "production": production.model_dump(mode="json"),
         "stages": _stages(ctx, selection),
         "ratio_problems": list(ratio.problems),
-        "real": {
-            "spec": plain["source"],
-            "revision": data.reals.revision,
-            "fingerprint": data.reals.fingerprint,
-            "split_seed": recipe.seed,
-            "salt": salt,
-            "hashes": {
-                name: salted_hashes([data.reals.pixel_hashes[i] for i in indices], salt)
-                for name, indices in parts.items()
-            },
-        },
+        "real": real.model_dump(mode="json"),
     }
 
 

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -70,6 +70,51 @@ class Changes(Record):
     policy: dict[str, tuple[Any, Any]] = Field(description="fields that changed: before, now")
 
 
+class LineagePart(BaseModel):
+    """A part of a release's lineage, written and read by one class; what other versions add to it
+    is not read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Weights(LineagePart):
+    """The sha256 of the weights that made and judged the samples."""
+
+    generator: str
+    teacher: str | None = None
+    ratio: str | None = Field(None, description="null where no density ratio was used")
+    features: str | None = Field(None, description="of the net that selects")
+
+
+class ProductionFacts(LineagePart):
+    """How the pool was produced: with the rows, all that its plan is made again from."""
+
+    seed: int | None = None
+    batch: int
+    threads: int
+    precision: Literal["float32", "bfloat16"]
+    device: str
+    libraries: dict[str, str] = Field({}, description="versions that computed the pixels")
+    plan_version: int
+    shard_size: int
+    rounds: tuple[int, ...] = Field(description="samples of each round")
+
+
+class RealFacts(LineagePart):
+    """The real set that a release was made from; its images are known by salted hashes alone."""
+
+    spec: str
+    revision: str | None = None
+    fingerprint: str
+    split_seed: int
+    salt: str | None = None
+    hashes: dict[str, tuple[str, ...]] = Field({}, description="of train, validation and test")
+
+
+Part = TypeVar("Part", bound=LineagePart)
+
+
 class Manifest(Record):
     """`metadata/manifest.json` of a release; it lists every file but itself."""
 
@@ -88,6 +133,20 @@ class Manifest(Record):
     rejected: Annotated[tuple[int, ...], Field(description="the same; zeros if left out")]
     files: tuple[FileEntry, ...]
     facts: dict[str, Any] = Field(description="lineage, as `build_release` was given it")
+
+    def part(self, name: str, record: type[Part]) -> Part | None:
+        """A part of the lineage, by its name in `facts`; None where this release does not say it.
+
+        `ReleaseError` names the field that is missing or of another type.
+        """
+        if self.facts.get(name) is None:
+            return None
+        try:
+            return record.model_validate_json(canonical_json(self.facts[name]))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, (name, *first["loc"])))
+            raise ReleaseError(f"{MANIFEST}: {place}: {first['msg']}") from error
 
     @model_validator(mode="after")
     def _names_each_file_once(self) -> "Manifest":

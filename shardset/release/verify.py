@@ -27,6 +27,8 @@ from cgankd.shardset.release.manifest import (
     SAMPLES,
     FileEntry,
     Manifest,
+    ProductionFacts,
+    Weights,
     read_manifest,
 )
 from cgankd.shardset.release.tables import ACCEPTED, REJECTED, SCORES, release_schema
@@ -116,13 +118,14 @@ def _inside(folder: Path, manifest: Manifest, pixels: bool) -> list[str]:
 
 def _lineage_problems(manifest: Manifest) -> list[str]:
     """Whether the pool's name follows from the generator, seed and plan that it is of."""
-    weights, made = (manifest.facts.get(name) for name in ("weights", "production"))
-    if not isinstance(weights, dict) or not isinstance(made, dict):
+    try:
+        weights = manifest.part("weights", Weights)
+        made = manifest.part("production", ProductionFacts)
+    except ReleaseError as error:
+        return [str(error)]
+    if weights is None or made is None:
         return []
-    generator, version = weights.get("generator"), made.get("plan_version")
-    if not isinstance(generator, str) or not isinstance(version, int):
-        return []
-    if manifest.pool_id == pool_id(generator, manifest.production_seed, version):
+    if manifest.pool_id == pool_id(weights.generator, manifest.production_seed, made.plan_version):
         return []
     return [f"{MANIFEST}: pool {manifest.pool_id} is not of the generator, seed and plan it names"]
 

@@ -274,13 +274,14 @@ def test_a_release_that_does_not_say_how_is_refused(copy: RunFolder) -> None:
     release = small_release(copy)
     production = read_json(release / MANIFEST)["facts"]["production"]
     for changed, message in (
-        ({k: v for k, v in production.items() if k != "batch"}, "no 'batch'"),
-        ({**production, "batch": "8"}, "batch Input should be a valid integer"),
+        ({k: v for k, v in production.items() if k != "batch"}, "production.batch: Field required"),
+        ({**production, "batch": "8"}, "production.batch: Input should be a valid integer"),
         ({**production, "rounds": [30, 4]}, "35 samples, 34 were produced"),
-        ({**production, "rounds": 35}, "not iterable"),
+        ({**production, "rounds": 35}, "production.rounds: Input should be a valid"),
         ({**production, "rounds": [35, 10**9]}, "1000000000 samples beyond the last row"),
-        ({**production, "libraries": 5}, "not iterable"),
-        ("as always", "string indices"),
+        ({**production, "libraries": 5}, "production.libraries: Input should be"),
+        ("as always", "production: Input should be an object"),
+        (None, "no production"),
     ):
         rewrite_manifest(release, production=changed)
         with pytest.raises(ReleaseError, match=message) as caught:

@@ -9,7 +9,7 @@ import pytest
 
 from cgankd.app.console import Console
 from cgankd.app.diff import changed
-from cgankd.app.review.opening import open_subject
+from cgankd.app.review.subject import open_subject
 from cgankd.shardset.hub.read import opened
 from cgankd.shardset.release.accepted import read_rows
 from cgankd.shardset.release.decoded import decoded_pixels

@@ -336,12 +336,25 @@ def test_unlisted_files_of_any_kind_are_found(folder, name):
 
 def test_a_pool_of_another_generator_is_found(folder):
     """The pool's name is a hash of generator, seed and plan version."""
-    edit_manifest(folder, lambda m: m["facts"].update(production={"plan_version": 1}))
+    production = {
+        "batch": 4,
+        "threads": 1,
+        "precision": "float32",
+        "device": "cpu",
+        "plan_version": 1,
+        "shard_size": 10,
+        "rounds": [24],
+    }
+    edit_manifest(folder, lambda m: m["facts"].update(production=production))
     assert verify_release(folder) == []
 
     edit_manifest(folder, lambda m: m["facts"]["weights"].update(generator="3" * 64))
     (problem,) = verify_release(folder)
     assert "is not of the generator, seed and plan it names" in problem
+
+    edit_manifest(folder, lambda m: m["facts"]["production"].update(batch="4"))
+    (problem,) = verify_release(folder)
+    assert "production.batch: Input should be a valid integer" in problem
 
 
 def test_curation_that_counts_otherwise_is_found(folder):
