@@ -204,7 +204,10 @@ def open_samples(spec: str | Path, *, images: bool = True) -> Samples:
     if not (path / MANIFEST).is_file() and (
         path.exists() or not re.fullmatch(f"{REPO_PATTERN}(@.*)?", str(spec))
     ):
-        raise BadInput(f"{spec} is neither a run nor a release folder, nor an id of the Hub")
+        raise BadInput(
+            f"{spec} is neither a run nor a release folder, nor an id of the Hub; expected one, "
+            "an id as user/name@v1.0.0"
+        )
     return _of_release(spec, opened(str(spec), only=None if images else ("metadata/*", "scores/*")))
 
 

@@ -250,7 +250,7 @@ def test_a_release_of_a_run_tells_how_its_samples_are_made_again(copy):
     [
         ({}, "was given alone"),
         ({"from_": "nothing"}, "has no selection 'nothing'"),
-        ({"after": "elsewhere"}, "does not exist; give a release folder"),
+        ({"after": "elsewhere"}, r"neither a run nor a release folder.* user/name@v1\.0\.0"),
     ],
 )
 def test_diff_of_nothing_to_compare_says_what_to_give(copy, given, message):
