@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cgankd.generator.config import EmbeddingTraining
 from cgankd.nets.device import Progress, as_images
-from cgankd.nets.resnet import convolution, resnet34_body
+from cgankd.nets.published import convolution, resnet34_body
 from cgankd.shardset.errors import TrainingDiverged
 
 EMBEDDING = 128

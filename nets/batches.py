@@ -179,10 +179,10 @@ class _Set:
                 f"{name} labels {list(labels.shape)} must be one for each of {len(pixels)} images"
             )
         if stored and (logits is None or logits.shape != (len(pixels), space.outputs)):
-            found = "none" if logits is None else list(logits.shape)
+            given = "none" if logits is None else list(logits.shape)
             raise BadInput(
                 f"distillation needs stored teacher logits [{len(pixels)}, {space.outputs}] of the "
-                f"{name} images, got {found}"
+                f"{name} images, got {given}"
             )
         if logits is None or not stored:
             logits = np.empty((len(pixels), 0), np.float32)

@@ -86,11 +86,13 @@ class Checkpoint:
                 )
         for name, part in parts.items():
             prefix = f"{name}."
-            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            saved = {
+                key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)
+            }
             if isinstance(part, nn.Module):
-                fill_network(part, own, where=str(self.path))
+                fill_network(part, saved, where=str(self.path))
             else:
-                _fill_optimiser(part, own)
+                _fill_optimiser(part, saved)
         return int(header["step"]), header["history"]
 
     def remove(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cgankd.nets.device import Precision, Progress, as_images, channels_last, placed, precise
-from cgankd.nets.resnet import convolution, resnet34_body
+from cgankd.nets.published import convolution, resnet34_body
 from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
@@ -140,8 +140,8 @@ class SparseAutoencoder(FeatureNet):
         """Reconstruction, sparsity and label losses, weighted and summed: a scalar."""
         features = self.features(images)
         painted = F.mse_loss(self.decoder(features).float(), images)
-        told = label_loss(self.head(features), targets)
-        return painted + self.sparsity * features.float().mean() + self.label_weight * told
+        label_error = label_loss(self.head(features), targets)
+        return painted + self.sparsity * features.float().mean() + self.label_weight * label_error
 
 
 def build_feature_net(

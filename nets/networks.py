@@ -8,10 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from cgankd.nets.convnet import convnet_1k, convnet_11k, convnet_80k, convnet_700k
-from cgankd.nets.densenet import DenseNet121
 from cgankd.nets.network import Network
-from cgankd.nets.resnet import ResNet, WideResNet
-from cgankd.nets.vgg import VGG
+from cgankd.nets.published import VGG, DenseNet121, ResNet, WideResNet
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.weights import load_weights, save_weights
 
@@ -108,14 +106,16 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
 
 def fill_network(network: torch.nn.Module, state: Mapping[str, Any], *, where: str) -> None:
     """Gives a network the values of `state`; `CheckpointError` names the first that do not fit."""
-    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    wrong = sorted(
+        name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)
+    )
     if wrong:
         first = wrong[0]
         raise CheckpointError(
-            f"{where}: {len(wrong)} of {len(own)} tensors do not fit the network; {first} is "
-            f"{given.get(first, 'missing')}, expected {own.get(first, 'none')}"
+            f"{where}: {len(wrong)} of {len(expected)} tensors do not fit the network; {first} is "
+            f"{given.get(first, 'missing')}, expected {expected.get(first, 'none')}"
         )
     # Copied, so that training leaves the given tensors alone; into a meta network nothing can be.
     network.load_state_dict(state, assign=any(tensor.is_meta for tensor in network.parameters()))

@@ -46,11 +46,11 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """The outputs `[n, outputs]` on the images' device."""
-        own = images.to(self._device)
+        inputs = images.to(self._device)
         if self._scale is not None:
-            own = own * self._scale + self._shift
+            inputs = inputs * self._scale + self._shift
         with precise(self._device, self._precision):
-            return self.network(own).float().to(images.device)
+            return self.network(inputs).float().to(images.device)
 
 
 def load_teacher(
@@ -80,10 +80,10 @@ def load_teacher(
             raise BadInput(
                 f"teacher {spec}: {name} has {len(values)} values for {channels} channels"
             )
-    found = _find(spec, network, outputs, channels, size, device)
-    if isinstance(found, nn.Module):
-        found = placed(found, device)
-    teacher = Teacher(found, mean=mean, std=std, device=device, precision=precision)
+    model = _find(spec, network, outputs, channels, size, device)
+    if isinstance(model, nn.Module):
+        model = placed(model, device)
+    teacher = Teacher(model, mean=mean, std=std, device=device, precision=precision)
     _try(spec, teacher, outputs, torch.full((2, channels, size, size), -1.0))
     return teacher
 
@@ -141,19 +141,19 @@ def _imported(spec: str) -> Callable[[torch.Tensor], torch.Tensor]:
 def _try(spec: str, teacher: Teacher, outputs: int, images: torch.Tensor) -> None:
     shape = list(images.shape)
     try:
-        found = teacher(images)
+        answers = teacher(images)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise BadInput(
             f"teacher {spec} fails on images {shape}: {str(error).splitlines()[0]}; check its "
             "channels and size"
         ) from error
-    if tuple(found.shape) != (len(images), outputs):
+    if tuple(answers.shape) != (len(images), outputs):
         needed = (
             "one value for each image, the scaled label"
             if outputs == 1
             else f"a logit for each of the same {outputs} classes"
         )
         raise BadInput(
-            f"teacher {spec} returns {list(found.shape)} for images {shape}, expected "
+            f"teacher {spec} returns {list(answers.shape)} for images {shape}, expected "
             f"{[len(images), outputs]}: {needed}"
         )

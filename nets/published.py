@@ -1,10 +1,19 @@
-"""Residual networks for small images (He et al., 2016, §4.2), named as in RepDistiller."""
+"""The published networks for small images: ResNet, WideResNet, VGG and DenseNet-121.
+
+Residual networks are those of He et al. (2016, §4.2), named as in RepDistiller; VGG networks have
+batch normalisation and are named as there; DenseNet-121 (Huang et al., 2017) as in pytorch-cifar.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cgankd.nets.network import Network, conv3x3, initialise_convolutions, pooled
+
+VGG_WIDTHS = (64, 128, 256, 512, 512)
+VGG_LARGE = 64  # from this size on, a fourth pooling keeps the last block as cheap as at 32 px
+GROWTH = 32
+DENSE_BLOCKS = (6, 12, 24, 16)
 
 
 class BasicBlock(nn.Module):
@@ -150,3 +159,94 @@ def resnet34_body(channels: int) -> nn.Sequential:
             layers.append(ResidualBlock(last, width, stride=1 if width == last else 2))
             last = width
     return nn.Sequential(*layers)
+
+
+class VGG(Network):
+    """Five blocks with as many convolutions as `convolutions` says, halved in size between."""
+
+    def __init__(self, *, convolutions: tuple[int, ...], outputs: int, channels: int) -> None:
+        super().__init__()
+        inputs = (channels, *VGG_WIDTHS)
+        for index, (width, count) in enumerate(zip(VGG_WIDTHS, convolutions, strict=True)):
+            self.add_module(f"block{index}", _vgg_block(inputs[index], width, count))
+        self.classifier = nn.Linear(VGG_WIDTHS[-1], outputs)
+        initialise_convolutions(self)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        halvings = 4 if images.shape[2] >= VGG_LARGE else 3
+        maps = images
+        for index in range(len(VGG_WIDTHS)):
+            maps = F.relu(self.get_submodule(f"block{index}")(maps), inplace=True)
+            if index < halvings:
+                maps = F.max_pool2d(maps, 2)
+        return pooled(maps)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(images))
+
+
+def _vgg_block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(convolutions):
+        layers += [nn.Conv2d(outputs if index else inputs, outputs, kernel_size=3, padding=1)]
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])  # the caller applies the last ReLU
+
+
+class Bottleneck(nn.Module):
+    """Puts `GROWTH` new feature maps in front of those it is given."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, 4 * GROWTH, kernel_size=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(4 * GROWTH)
+        self.conv2 = nn.Conv2d(4 * GROWTH, GROWTH, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        new = self.conv1(F.relu(self.bn1(maps), inplace=True))
+        new = self.conv2(F.relu(self.bn2(new), inplace=True))
+        return torch.cat([new, maps], 1)
+
+
+class Transition(nn.Module):
+    """Halves the number of feature maps and their size."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(inputs)
+        self.conv = nn.Conv2d(inputs, inputs // 2, kernel_size=1, bias=False)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(self.conv(F.relu(self.bn(maps), inplace=True)), 2)
+
+
+class DenseNet121(Network):
+    """Four dense blocks with three transitions between them; 7.0 million parameters."""
+
+    def __init__(self, *, outputs: int, channels: int) -> None:
+        super().__init__()
+        width = 2 * GROWTH
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
+        for index, blocks in enumerate(DENSE_BLOCKS, start=1):
+            layers = [Bottleneck(width + GROWTH * block) for block in range(blocks)]
+            self.add_module(f"dense{index}", nn.Sequential(*layers))
+            width += GROWTH * blocks
+            if index < len(DENSE_BLOCKS):
+                self.add_module(f"trans{index}", Transition(width))
+                width //= 2
+        self.bn = nn.BatchNorm2d(width)
+        self.linear = nn.Linear(width, outputs)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.conv1(images)
+        for index in range(1, len(DENSE_BLOCKS) + 1):
+            maps = self.get_submodule(f"dense{index}")(maps)
+            if index < len(DENSE_BLOCKS):
+                maps = self.get_submodule(f"trans{index}")(maps)
+        return pooled(F.relu(self.bn(maps), inplace=True))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.features(images))
