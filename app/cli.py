@@ -1,9 +1,15 @@
-"""The command line: one function per command, no work of its own."""
+"""The command line: a command is one function with its options, which calls the one that works."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from cgankd.app.console import Console
 
 app = typer.Typer(
     name="cgankd",
@@ -34,27 +40,34 @@ OfflineOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def _call(command: str, json: bool, **arguments: Any) -> None:
-    """Runs a function of `app.commands`; its errors become one line and an exit code."""
+@dataclass
+class Answer:
+    """Where a command prints, and what it gives to `--json`."""
+
+    console: "Console"
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def _answering(json: bool) -> Iterator[Answer]:
+    """What a command works with; its errors become one line and an exit code."""
     from cgankd.app.console import Console
     from cgankd.shardset.errors import CgankdError
 
-    console = Console(json=json)
+    answer = Answer(Console(json=json))
     try:
-        from cgankd.app import commands
-
-        result = getattr(commands, command)(console=console, **arguments)
+        yield answer
     except CgankdError as error:
-        console.error(str(error))
+        answer.console.error(str(error))
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
-        console.error(f"{error.filename or 'operating system'}: {error.strerror or error}")
+        answer.console.error(f"{error.filename or 'operating system'}: {error.strerror or error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.error("interrupted; run the same command again to continue")
+        answer.console.error("interrupted; run the same command again to continue")
         raise typer.Exit(1) from None
     if json:
-        console.result(result)
+        answer.console.result(answer.result)
 
 
 @app.command()
@@ -72,18 +85,20 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Run the whole pipeline, from real images to the report. To resume, run it again."""
-    _call(
-        "run",
-        json,
-        recipe=recipe,
-        out=out,
-        overrides=set_,
-        device=device,
-        workers=workers,
-        backend=backend,
-        redo=redo,
-        dry_run=dry_run,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import pipeline
+
+        answer.result = pipeline.run(
+            recipe=recipe,
+            out=out,
+            overrides=set_,
+            device=device,
+            workers=workers,
+            backend=backend,
+            redo=redo,
+            dry_run=dry_run,
+            console=answer.console,
+        )
 
 
 def _stage_command(name: str, function: str, help_: str) -> None:
@@ -101,18 +116,20 @@ def _stage_command(name: str, function: str, help_: str) -> None:
         redo: RedoOption = [],
         json: JsonOption = False,
     ) -> None:
-        _call(
-            "stage",
-            json,
-            name=function,
-            run=run,
-            recipe=recipe,
-            overrides=set_,
-            device=device,
-            workers=workers,
-            backend=backend,
-            redo=redo,
-        )
+        with _answering(json) as answer:
+            from cgankd.app import pipeline
+
+            answer.result = pipeline.stage(
+                name=function,
+                run=run,
+                recipe=recipe,
+                overrides=set_,
+                device=device,
+                workers=workers,
+                backend=backend,
+                redo=redo,
+                console=answer.console,
+            )
 
     stage.__doc__ = help_
     app.command(name)(stage)
@@ -143,7 +160,10 @@ def select(
     json: JsonOption = False,
 ) -> None:
     """Decide which samples to keep, from tables alone; every drop has a reason."""
-    _call("select", json, run=run, name=name, overrides=set_)
+    with _answering(json) as answer:
+        from cgankd.app import pipeline
+
+        answer.result = pipeline.select(run=run, name=name, overrides=set_, console=answer.console)
 
 
 @app.command("check")
@@ -157,16 +177,18 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Write check/check.html on a selection; exit 1 beyond the recipe's check thresholds."""
-    _call(
-        "check",
-        json,
-        run=run,
-        selection=selection,
-        overrides=set_,
-        device=device,
-        workers=workers,
-        backend=backend,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import pipeline
+
+        answer.result = pipeline.check(
+            run=run,
+            selection=selection,
+            overrides=set_,
+            device=device,
+            workers=workers,
+            backend=backend,
+            console=answer.console,
+        )
 
 
 @app.command("diff")
@@ -186,7 +208,12 @@ def diff(
     """Show what changed between two releases or selections: samples with the reasons, counts,
     labels, columns, policy, recipe, weights and metrics.
     """
-    _call("diff", json, before=before, after=after, from_=from_, to=to)
+    with _answering(json) as answer:
+        from cgankd.app import diff
+
+        answer.result = diff.diff(
+            before=before, after=after, from_=from_, to=to, console=answer.console
+        )
 
 
 @app.command("review")
@@ -204,7 +231,12 @@ def review(
     json: JsonOption = False,
 ) -> None:
     """Look at samples in a browser, judge them, try policies, compare and release."""
-    _call("review", json, spec=spec, port=port, host=host, reviewer=reviewer)
+    with _answering(json) as answer:
+        from cgankd.app.review import serve
+
+        answer.result = serve.serve(
+            spec=spec, port=port, host=host, reviewer=reviewer, console=answer.console
+        )
 
 
 @app.command("regenerate")
@@ -227,16 +259,18 @@ def regenerate(
     json: JsonOption = False,
 ) -> None:
     """Make samples again from their rows and the generator's weights, and compare the pixels."""
-    _call(
-        "regenerate",
-        json,
-        where=where,
-        keys=keys,
-        keys_file=keys_file,
-        verify=verify,
-        out=out,
-        generator=generator,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import regenerating
+
+        answer.result = regenerating.regenerate(
+            where=where,
+            keys=keys,
+            keys_file=keys_file,
+            verify=verify,
+            out=out,
+            generator=generator,
+            console=answer.console,
+        )
 
 
 @app.command("release")
@@ -264,17 +298,19 @@ def release(
     What is known of the real set goes into the card: --set card.license=cc-by-4.0, card.citation,
     card.homepage; --set release.generator_repo=user/name says where the generator is published.
     """
-    _call(
-        "release",
-        json,
-        run=run,
-        version=version,
-        selection=selection,
-        rejected=rejected,
-        h5=h5,
-        wds=wds,
-        overrides=set_,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import pipeline
+
+        answer.result = pipeline.release(
+            run=run,
+            version=version,
+            selection=selection,
+            rejected=rejected,
+            h5=h5,
+            wds=wds,
+            overrides=set_,
+            console=answer.console,
+        )
 
 
 @app.command("verify")
@@ -286,7 +322,10 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Compare every file with the manifest; exit 1 where anything was changed."""
-    _call("verify", json, spec=spec, offline=offline)
+    with _answering(json) as answer:
+        from cgankd.app import inspecting
+
+        answer.result = inspecting.verify(spec=spec, offline=offline, console=answer.console)
 
 
 @app.command("publish")
@@ -315,18 +354,20 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Put a release on the Hub as one version. If it was interrupted, run it again."""
-    _call(
-        "publish",
-        json,
-        folder=folder,
-        target=target,
-        private=private,
-        dry_run=dry_run,
-        generator=generator,
-        generator_repo=generator_repo,
-        message=message,
-        allow_failures=allow_failures,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import publishing
+
+        answer.result = publishing.publish_release(
+            folder=folder,
+            target=target,
+            private=private,
+            dry_run=dry_run,
+            generator=generator,
+            generator_repo=generator_repo,
+            message=message,
+            allow_failures=allow_failures,
+            console=answer.console,
+        )
 
 
 @app.command("pull")
@@ -337,7 +378,10 @@ def pull(
     json: JsonOption = False,
 ) -> None:
     """Fetch a verified copy of a release into a plain folder."""
-    _call("pull", json, spec=spec, out=out, offline=offline)
+    with _answering(json) as answer:
+        from cgankd.app import publishing
+
+        answer.result = publishing.pull(spec, out=out, offline=offline, console=answer.console)
 
 
 @app.command("train-student")
@@ -362,21 +406,21 @@ def train_student(
     json: JsonOption = False,
 ) -> None:
     """Train one student from a release. To resume, run it again."""
-    _call(
-        "train_student",
-        json,
-        dataset=dataset,
-        student=student,
-        out=out,
-        real=real,
-        method=method,
-        overrides=set_,
-        seed=seed,
-        device=device,
-        offline=offline,
-        streaming=streaming,
-        cache=cache,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import train_from_release
+
+        answer.result = train_from_release.train(
+            dataset=dataset,
+            student=student,
+            out=out,
+            real=real,
+            method=method,
+            overrides=set_,
+            seed=seed,
+            device=device,
+            reading=train_from_release.Reading(offline, streaming, cache),
+            console=answer.console,
+        )
 
 
 @app.command("evaluate")
@@ -388,7 +432,12 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Measure a trained network on a source's test images; keep it in evaluation.json."""
-    _call("evaluate", json, model=model, source=source, overrides=set_, device=device)
+    with _answering(json) as answer:
+        from cgankd.app import evaluating
+
+        answer.result = evaluating.evaluate(
+            model=model, source=source, overrides=set_, device=device, console=answer.console
+        )
 
 
 @app.command("publish-student")
@@ -407,15 +456,17 @@ def publish_student(
     json: JsonOption = False,
 ) -> None:
     """Put a student's weights, config and card on the Hub as one version."""
-    _call(
-        "publish_student",
-        json,
-        student=student,
-        target=target,
-        private=private,
-        dry_run=dry_run,
-        license=license,
-    )
+    with _answering(json) as answer:
+        from cgankd.app import publishing_student
+
+        answer.result = publishing_student.publish_student(
+            student=student,
+            target=target,
+            private=private,
+            dry_run=dry_run,
+            license=license,
+            console=answer.console,
+        )
 
 
 @app.command("info")
@@ -424,7 +475,10 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Show what a folder holds and which stages are done."""
-    _call("info", json, path=path)
+    with _answering(json) as answer:
+        from cgankd.app import inspecting
+
+        answer.result = inspecting.info(path=path, console=answer.console)
 
 
 @app.command("recipes")
@@ -433,13 +487,19 @@ def recipes(
     json: JsonOption = False,
 ) -> None:
     """List the presets, or print one."""
-    _call("recipes", json, name=name)
+    with _answering(json) as answer:
+        from cgankd.app import inspecting
+
+        answer.result = inspecting.recipes(name=name, console=answer.console)
 
 
 @app.command("doctor")
 def doctor(json: JsonOption = False) -> None:
     """Check this machine: versions, device, threads, disk, extras."""
-    _call("doctor", json)
+    with _answering(json) as answer:
+        from cgankd.app import inspecting
+
+        answer.result = inspecting.doctor(console=answer.console)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -37,8 +38,13 @@ class Side:
     sections: Mapping[str, Mapping[str, Any]]
 
 
-def changed(
-    before: str, after: str | None, from_: str, to: str, console: Console
+def diff(
+    before: str | Path,
+    after: str | Path | None = None,
+    *,
+    console: Console,
+    from_: str = "cgan-kd",
+    to: str = "cgan-kd",
 ) -> dict[str, Any]:
     """What `cgankd diff --json` prints: how many keys changed, why, of which labels and which they
     are (null where the pools differ), images for each label, and by `SECTIONS` the fields that
@@ -51,7 +57,7 @@ def changed(
             f"{before} was given alone; give a second folder, or a run folder with two selections: "
             "--from NAME --to NAME"
         )
-    old, new = _side(before, from_), _side(before if after is None else after, to)
+    old, new = _side(str(before), from_), _side(str(before if after is None else after), to)
     result: dict[str, Any] = {
         "before": {"name": old.name, "pool_id": old.pool_id},
         "after": {"name": new.name, "pool_id": new.pool_id},

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from cgankd.shardset.errors import BadInput, CgankdError
 
@@ -57,8 +57,8 @@ def map_jobs(
     return [results[index] for index in range(len(jobs))]
 
 
-def require_backend(backend: str) -> None:
-    """Raises `BadInput` where a backend is misspelt or its extra is not installed."""
+def require_backend(backend: str) -> Backend:
+    """The backend of this name; `BadInput` where it is misspelt or its extra is not installed."""
     if backend not in get_args(Backend):
         expected = ", ".join(get_args(Backend))
         raise BadInput(f"backend {backend!r}: expected one of {expected}")
@@ -69,6 +69,7 @@ def require_backend(backend: str) -> None:
             raise BadInput(
                 "backend 'ray' needs the extra of that name: pip install 'cgankd[ray]'"
             ) from error
+    return cast(Backend, backend)
 
 
 def _serial(function: Callable[[Any], Any], jobs: Sequence[Any], threads: int) -> Ended:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import torch
 
 from cgankd.app.console import Console
 from cgankd.app.context import Context, Facts, machine_facts, open_device
-from cgankd.app.engine import Backend, require_backend
+from cgankd.app.engine import require_backend
 from cgankd.app.recipe import Recipe, load_recipe
 from cgankd.app.stages import build as stages
 from cgankd.app.stages import release as releasing
 from cgankd.app.stages import report as reporting
 from cgankd.app.stages.neighbours import needs, neighbours_stage
-from cgankd.app.stages.selections import select_all
+from cgankd.app.stages.selections import select_all, select_one
 from cgankd.app.stages.students import search_arms, train_students
 from cgankd.curation.neighbours.search import load_faiss
 from cgankd.shardset.errors import BadInput
@@ -44,7 +45,7 @@ def opened(
     console: Console,
     device: str = "auto",
     workers: int | None = None,
-    backend: Backend = "processes",
+    backend: str = "processes",
     redo: Sequence[str] = (),
 ) -> Iterator[Context]:
     """A run folder under lock, made where it is not there; what it was opened with is recorded.
@@ -56,14 +57,13 @@ def opened(
             raise BadInput(f"--redo {stage}: {NOT_REDONE[stage].replace('RUN', str(folder))}")
         if stage not in REDOABLE:
             raise BadInput(f"--redo {stage}: no such stage; the stages are {', '.join(REDOABLE)}")
-    require_backend(backend)
     ctx = Context(
         run=RunFolder(folder),
         recipe=recipe,
         device=open_device(device),
         console=console,
         workers=workers or os.cpu_count() or 1,
-        backend=backend,
+        backend=require_backend(backend),
         redo=set(redo),
     )
     fresh = not (folder / "recipe.yaml").is_file()
@@ -209,6 +209,144 @@ def require_faiss() -> None:
     """Raises `BadInput` that names the extra where FAISS is missing; does not import it."""
     if find_spec("faiss") is None:
         load_faiss()
+
+
+def run(
+    recipe: str,
+    *,
+    console: Console,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: str = "processes",
+    redo: Sequence[str] = (),
+    dry_run: bool = False,
+) -> Facts:
+    """What the report says of the whole pipeline, run or continued in `out`."""
+    resolved = load_recipe(recipe, overrides, console.note)
+    folder = out or Path("runs") / resolved.name
+    if dry_run:
+        from cgankd.app.estimate import dry_run as estimated
+
+        return estimated(resolved, folder, device=device, workers=workers, console=console)
+    with opened(
+        folder,
+        resolved,
+        console=console,
+        device=device,
+        workers=workers,
+        backend=backend,
+        redo=redo,
+    ) as ctx:
+        return run_all(ctx)
+
+
+def stage(
+    name: str,
+    run: Path,
+    *,
+    console: Console,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: str = "processes",
+    redo: Sequence[str] = (),
+) -> Facts:
+    """The facts of one stage of a run folder; `recipe` begins a new folder."""
+    resolved = recipe_of_run(run, recipe, overrides, console.note)
+    with opened(
+        run,
+        resolved,
+        console=console,
+        device=device,
+        workers=workers,
+        backend=backend,
+        redo=redo,
+    ) as ctx:
+        return run_stage(ctx, name)
+
+
+def select(
+    run: Path,
+    *,
+    console: Console,
+    name: str = "cgan-kd",
+    overrides: Sequence[str] = (),
+) -> Facts:
+    """How many samples a policy keeps and why it drops the others, from the score table alone."""
+    resolved = recipe_of_run(run, None, overrides, console.note)
+    with opened(run, resolved, console=console) as ctx:
+        facts = select_one(ctx, name)
+    console.note(f"{name}: kept {facts['kept']:,}, dropped {facts['dropped']}")
+    return facts
+
+
+def check(
+    run: Path,
+    *,
+    console: Console,
+    selection: str = "cgan-kd",
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    backend: str = "processes",
+) -> Facts:
+    """What a selection is like by a net that judges it; `CheckFailed` where a threshold breaks."""
+    from cgankd.app.stages.check import check as checked
+
+    require_faiss()
+    resolved = recipe_of_run(run, None, overrides, console.note)
+    with opened(
+        run, resolved, console=console, device=device, workers=workers, backend=backend
+    ) as ctx:
+        return Stopwatch(ctx)("check", lambda c: checked(c, selection))
+
+
+def release(
+    run: Path,
+    *,
+    console: Console,
+    selection: str,
+    rejected: bool,
+    version: str | None = None,
+    h5: bool = False,
+    wds: bool = False,
+    overrides: Sequence[str] = (),
+) -> Facts:
+    """Where the release of a selection lies and what it holds; with `h5` also the authors' layout,
+    in a file beside it, with `wds` also the tar copy. Without a version, what changed since the
+    last one decides, and where nothing did, nothing is built. `overrides` may set the recipe's
+    `card` and `release`, which no stage before read.
+    """
+    from cgankd.shardset.release.exports import require_h5py, write_fake_h5
+
+    for override in overrides:
+        if not override.startswith(("card.", "release.")):
+            raise BadInput(f"--set {override}: a release takes card.… and release.… alone")
+    if h5:
+        require_h5py()
+    resolved = recipe_of_run(run, None, overrides, console.note)
+    with opened(run, resolved, console=console) as ctx:
+        facts = releasing.build(ctx, version, selection, rejected)
+        if wds:
+            facts["wds"] = releasing.tar_copy(ctx, facts["version"])
+        if h5:
+            target = ctx.run.release / f"{ctx.recipe.name}_fake_images_{facts['version']}.h5"
+            write_fake_h5(ctx.run.release / facts["version"], target)
+            facts["h5"] = str(target)
+            console.note(f"{target}: the same images as fake_images and fake_labels")
+    console.note(f"{facts['folder']}: {facts['accepted']:,} images, {facts['bytes']:,} bytes")
+    console.note(f"check it with: cgankd verify {facts['folder']}")
+    return facts
+
+
+def propose(run: Path, *, console: Console, selection: str, rejected: bool) -> Facts:
+    """The version that a release of a selection would get, its parent, and why."""
+    resolved = recipe_of_run(run, None, ())
+    with opened(run, resolved, console=console) as ctx:
+        return asdict(releasing.proposed(ctx, selection, rejected))
 
 
 class Stopwatch:

@@ -33,12 +33,12 @@ def publish_release(
     target: str,
     *,
     console: Console,
-    private: bool,
-    dry_run: bool,
-    generator: Path | None,
-    generator_repo: str | None,
-    message: str | None,
-    allow_failures: bool,
+    private: bool = False,
+    dry_run: bool = False,
+    generator: Path | None = None,
+    generator_repo: str | None = None,
+    message: str | None = None,
+    allow_failures: bool = False,
 ) -> Facts:
     """Facts of a release that is now a version on the Hub, or with `dry_run` what would be sent.
 
@@ -76,7 +76,7 @@ def publish_release(
     return facts
 
 
-def pull(spec: str, out: Path, *, console: Console, offline: bool) -> Facts:
+def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Facts:
     """A verified copy of a release in a plain folder, whole or not at all."""
     if out.exists():
         raise BadInput(f"{out} exists; give a new folder")

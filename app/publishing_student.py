@@ -28,9 +28,9 @@ def publish_student(
     target: str,
     *,
     console: Console,
-    private: bool,
-    dry_run: bool,
-    license: str | None,
+    private: bool = False,
+    dry_run: bool = False,
+    license: str | None = None,
 ) -> Facts:
     """Facts of a student that is now a version of a model repository, or would be with `dry_run`.
 

@@ -24,7 +24,7 @@ SHOWN = 5  # keys in one line
 
 
 def regenerate(
-    where: str,
+    where: str | Path,
     *,
     console: Console,
     keys: str | None = None,
@@ -43,7 +43,7 @@ def regenerate(
     if out is not None and out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; give a folder for the images")
     asked = key_ranges(keys, keys_file)
-    produced = open_samples(where, images=False).production()
+    produced = open_samples(str(where), images=False).production()
     wanted = _existing(produced, asked)
     folder = _generator_of(produced, generator)
     device = _device_of(produced)

@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.console import Console
 
 BUDGETS = (20, 100, 500)
@@ -46,7 +46,7 @@ def run(out: Path, budget: int, teacher: str, overrides: list[str]) -> dict:
         for stage in ("generator", "pool", "ratio", "students/trained"):
             shutil.copytree(twin / stage, folder / stage)
         shutil.copy(twin / "run.json", folder / "run.json")
-    return commands.run(
+    return pipeline.run(
         "fashion-mnist",
         console=Console(),
         out=folder,

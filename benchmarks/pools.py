@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from statistics import fmean, stdev
 
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.console import Console
 
 POOLS = (0, 1, 2)
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     reports = [
-        commands.run(
+        pipeline.run(
             options.recipe,
             console=console,
             out=options.out / f"pool-{pool}",

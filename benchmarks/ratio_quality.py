@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from benchmarks.pools import POOLS
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.pipeline import opened, recipe_of_run
@@ -45,7 +45,7 @@ def main() -> None:
         run = options.out / f"pool-{pool}"
         if not (run / "scores" / "stage.json").is_file():
             for stage in STAGES:
-                commands.stage(
+                pipeline.stage(
                     stage,
                     run,
                     console=console,

@@ -158,7 +158,7 @@ def run_selection(
     """Counts of the selection that was written to a run under this name: with the policy, and with
     all verdicts on disk. `replace` allows another selection's name.
     """
-    from cgankd.app import commands
+    from cgankd.app import pipeline
     from cgankd.app.console import Console
     from cgankd.app.stages.selections import ARMS_WITHOUT_REVIEWS
 
@@ -171,7 +171,7 @@ def run_selection(
         )
     if name in subject.selections and not replace:
         raise BadInput(f"there is a selection {name!r}; give another name, or replace it")
-    return commands.select(
+    return pipeline.select(
         subject.path,
         console=Console(json=True),
         name=name,

@@ -11,7 +11,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from cgankd.app import commands
+from cgankd.app import evaluating, pipeline, train_from_release
 from cgankd.app.console import Console
 from cgankd.app.stages.release import _without_place
 from cgankd.shardset.errors import BadInput, StaleStage
@@ -94,7 +94,7 @@ def test_a_release_is_written_in_the_published_layout(finished, tmp_path):
     out, _ = finished
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
-    facts = commands.release(
+    facts = pipeline.release(
         copy, console=Console(), version="v1.0.1", selection="cgan-kd", rejected=False, h5=True
     )
     kept = read_table(copy / "selections" / "cgan-kd.parquet").filter(
@@ -108,12 +108,12 @@ def test_a_release_is_written_in_the_published_layout(finished, tmp_path):
 def test_a_student_trains_from_the_release_and_is_evaluated(finished, tmp_path):
     """From its folder alone; the figures are in the label's unit."""
     out, _ = finished
-    facts = commands.train_student(
+    facts = train_from_release.train(
         str(out / "release" / "v1.0.0"), "convnet-1k", tmp_path / "student",
         console=Console(), real="rotated-digits", method="labels", overrides=[], seed=0,
         device="cpu",
     )  # fmt: skip
-    found = commands.evaluate(
+    found = evaluating.evaluate(
         tmp_path / "student", "rotated-digits", console=Console(),
         overrides=["budget.test_fraction=0.1"], device="cpu",
     )  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_student_trains_from_the_release_and_is_evaluated(finished, tmp_path):
 def test_a_check_slides_along_the_label(finished, tmp_path):
     """Each number has windows; the teacher's are what the score table says by hand."""
     out = shutil.copytree(finished[0], tmp_path / "run")
-    told = commands.check(out, console=Console(json=True), selection="subsampled", backend="serial")
+    told = pipeline.check(out, console=Console(json=True), selection="subsampled", backend="serial")
     table = read_table(out / "selections" / "subsampled.parquet").to_pandas()
     error = read_numbered(out / "scores").to_pandas()["teacher_error"][table["kept"]]
     rows = {(row["metric"], row["place"]): row for row in told["metrics"]}
@@ -262,11 +262,11 @@ def test_another_number_of_parts_is_another_selection(finished, tmp_path):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
     with pytest.raises(StaleStage, match="groups"):
-        commands.select(copy, console=Console(), overrides=["label.groups=6"])
-    commands.select(copy, console=Console(), name="six", overrides=["label.groups=6"])
+        pipeline.select(copy, console=Console(), overrides=["label.groups=6"])
+    pipeline.select(copy, console=Console(), name="six", overrides=["label.groups=6"])
 
     with pytest.raises(BadInput, match="6 parts"):
-        commands.release(copy, console=Console(), version="v1.1.0", selection="six", rejected=False)
+        pipeline.release(copy, console=Console(), version="v1.1.0", selection="six", rejected=False)
 
 
 def test_a_release_does_not_say_where_a_file_lies(tmp_path):
@@ -283,15 +283,15 @@ def test_a_pool_that_was_only_planned_follows_the_recipe(tmp_path):
     """A plan without a shard is made anew when the recipe asks for other labels."""
     overrides = list(RECIPES[RECIPE])
     out = tmp_path / "run"
-    commands.stage(
+    pipeline.stage(
         "generator", out, console=Console(), recipe=RECIPE, overrides=overrides, backend="serial"
     )
     other = [*overrides, "pool.labels=5"]
-    commands.stage("pool", out, console=Console(), recipe=RECIPE, overrides=other, backend="serial")
+    pipeline.stage("pool", out, console=Console(), recipe=RECIPE, overrides=other, backend="serial")
     for path in (out / "pool").iterdir():
         if path.name != "plan.json":
             path.unlink()
-    facts = commands.stage(
+    facts = pipeline.stage(
         "pool", out, console=Console(), recipe=RECIPE, overrides=overrides, backend="serial"
     )
 
@@ -306,6 +306,6 @@ def test_a_killed_top_up_is_finished_by_the_next_run(finished, tmp_path):
     plan = read_plan(copy / "pool" / "plan.json")
     more = plan.topped_up(dict.fromkeys(plan.planned, 2))
     write_plan(copy / "pool" / "plan.json", more)
-    facts = commands.stage("pool", copy, console=Console(), backend="serial")
+    facts = pipeline.stage("pool", copy, console=Console(), backend="serial")
 
     assert facts["samples"] == more.count

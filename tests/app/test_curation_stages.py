@@ -10,7 +10,7 @@ import pytest
 from markupsafe import escape
 from typer.testing import CliRunner
 
-from cgankd.app import commands, pipeline
+from cgankd.app import diff, pipeline, regenerating
 from cgankd.app.cli import app
 from cgankd.app.console import Console
 from cgankd.app.pages.check import WORDS
@@ -37,7 +37,7 @@ FIDELITY = {
 
 def stage(name, run, **more):
     more = {"backend": "serial", **more}
-    return commands.stage(name, run, console=QUIET, device="cpu", **more)
+    return pipeline.stage(name, run, console=QUIET, device="cpu", **more)
 
 
 def files(run):
@@ -106,7 +106,7 @@ def test_selecting_by_duplicates_reads_tables_alone(copy):
     for gone in [*copy.glob("pool/*.tar"), *copy.glob("*/model.safetensors")]:
         gone.unlink()
     shutil.rmtree(copy / "features")
-    facts = commands.select(copy, console=QUIET, overrides=[DUPLICATES, "policy.quota=null"])
+    facts = pipeline.select(copy, console=QUIET, overrides=[DUPLICATES, "policy.quota=null"])
     pairs = read_table(copy / "neighbours.parquet").to_pylist()
     least = read_metadata(copy / "neighbours.parquet")["thresholds"]["duplicates"]
     table = read_table(copy / "selections" / "cgan-kd.parquet").to_pylist()
@@ -122,8 +122,8 @@ def test_selecting_by_duplicates_reads_tables_alone(copy):
 
 def test_a_diverse_quota_is_chosen_by_the_stored_features(copy):
     """Eight of each label are kept, others than the lowest keys."""
-    commands.select(copy, console=QUIET, name="lowest")
-    commands.select(copy, console=QUIET, name="far", overrides=["policy.diversity=farthest"])
+    pipeline.select(copy, console=QUIET, name="lowest")
+    pipeline.select(copy, console=QUIET, name="far", overrides=["policy.diversity=farthest"])
     lowest, far = (
         read_table(copy / "selections" / f"{name}.parquet").to_pandas()
         for name in ("lowest", "far")
@@ -136,7 +136,7 @@ def test_a_diverse_quota_is_chosen_by_the_stored_features(copy):
 def test_a_policy_on_neighbours_that_are_not_there_names_the_command(scored):
     """Nothing is searched behind one's back: `select` says what to run."""
     with pytest.raises(BadInput, match="run `cgankd find-neighbours"):
-        commands.select(scored, console=QUIET, name="strict", overrides=[DUPLICATES])
+        pipeline.select(scored, console=QUIET, name="strict", overrides=[DUPLICATES])
 
 
 def test_changed_settings_of_the_search_are_refused_by_name(copy):
@@ -193,8 +193,8 @@ def test_each_arm_differs_from_the_next_in_one_thing():
 
 def test_diff_says_which_keys_changed_and_why(copy):
     """Of two selections of a run: those and only those whose row of the tables changed."""
-    commands.select(copy, console=QUIET, name="loose")
-    commands.select(copy, console=QUIET, name="strict", overrides=[DUPLICATES])
+    pipeline.select(copy, console=QUIET, name="loose")
+    pipeline.select(copy, console=QUIET, name="strict", overrides=[DUPLICATES])
     command = ["diff", str(copy), "--from", "loose", "--to", "strict", "--json"]
     result = CliRunner().invoke(app, command)
     told = json.loads(result.stdout)
@@ -219,12 +219,12 @@ def test_diff_of_two_releases_is_that_of_their_selections(copy):
     """A release holds every key's decision."""
     for version, name in (("v1.0.0", "raw"), ("v1.1.0", "subsampled")):
         overrides = ["policy.subsample=none", f"policy.quota={5 + len(name)}"]
-        commands.select(copy, console=QUIET, name=name, overrides=overrides)
-        commands.release(copy, console=QUIET, version=version, selection=name, rejected=False)
+        pipeline.select(copy, console=QUIET, name=name, overrides=overrides)
+        pipeline.release(copy, console=QUIET, version=version, selection=name, rejected=False)
     folders = [copy / "release" / version for version in ("v1.0.0", "v1.1.0")]
 
-    between = commands.diff(*folders, console=QUIET)
-    of_tables = commands.diff(copy, console=QUIET, from_="raw", to="subsampled")
+    between = diff.diff(*folders, console=QUIET)
+    of_tables = diff.diff(copy, console=QUIET, from_="raw", to="subsampled")
     same = ("changed", "why", "labels", "keys", "counts", "space", "policy", "metrics")
     assert [between[name] for name in same] == [of_tables[name] for name in same]
     assert between["why"] == [
@@ -234,11 +234,11 @@ def test_diff_of_two_releases_is_that_of_their_selections(copy):
 
 def test_a_release_of_a_run_tells_how_its_samples_are_made_again(copy):
     """Every one of them, by the manifest and the generator's weights alone."""
-    commands.select(copy, console=QUIET)
-    facts = commands.release(
+    pipeline.select(copy, console=QUIET)
+    facts = pipeline.release(
         copy, console=QUIET, version="v1.0.0", selection="cgan-kd", rejected=False
     )
-    again = commands.regenerate(
+    again = regenerating.regenerate(
         facts["folder"], console=QUIET, keys="0-299", verify=True, generator=copy / "generator"
     )
 
@@ -256,9 +256,9 @@ def test_a_release_of_a_run_tells_how_its_samples_are_made_again(copy):
 def test_diff_of_nothing_to_compare_says_what_to_give(copy, given, message):
     """One folder without two names, a name that is not there, a folder that is none."""
     given = {n: copy / v if n == "after" else v for n, v in given.items()}
-    commands.select(copy, console=QUIET)
+    pipeline.select(copy, console=QUIET)
     with pytest.raises(BadInput, match=message):
-        commands.diff(copy, console=QUIET, **given)
+        diff.diff(copy, console=QUIET, **given)
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +267,8 @@ def checked(found, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "checked"
     shutil.copytree(found, run)
     overrides = ["policy.quota=15", "policy.filter=none"]
-    commands.select(run, console=QUIET, name="plain", overrides=overrides)
-    told = commands.check(
+    pipeline.select(run, console=QUIET, name="plain", overrides=overrides)
+    told = pipeline.check(
         run, console=QUIET, selection="plain", backend="serial", overrides=["policy.quota=15"]
     )
     return run, told, (run / "check" / "check.html").read_text("utf-8")
@@ -314,7 +314,7 @@ def test_judge_and_fresh_student_train_as_long_as_the_recipe_says(found, tmp_pat
     """Fewer steps where it asks for fewer; at most so many for the student."""
     run = tmp_path / "run"
     shutil.copytree(found, run)
-    commands.select(run, console=QUIET, name="plain", overrides=["policy.filter=none"])
+    pipeline.select(run, console=QUIET, name="plain", overrides=["policy.filter=none"])
     steps = {}
 
     class Counting(Console):
@@ -325,7 +325,7 @@ def test_judge_and_fresh_student_train_as_long_as_the_recipe_says(found, tmp_pat
 
             yield progress
 
-    told = commands.check(
+    told = pipeline.check(
         run,
         console=Counting(json=True),
         selection="plain",
@@ -433,7 +433,7 @@ def test_a_check_without_the_teachers_weights_leaves_real_images_out(checked, tm
     """What the score table holds is there all the same."""
     run = shutil.copytree(checked[0], tmp_path / "run")
     (run / "teacher" / "model.safetensors").unlink()
-    told = commands.check(run, console=QUIET, selection="plain", backend="serial")
+    told = pipeline.check(run, console=QUIET, selection="plain", backend="serial")
     names = {row["metric"] for row in told["metrics"]}
 
     assert {"teacher_agreement", "teacher_calibration_error"} <= names
@@ -449,7 +449,7 @@ def test_a_label_with_one_kept_image_is_checked_too(checked, tmp_path):
     own = np.flatnonzero(kept & (table["label"].to_numpy() == 3))
     kept[own[1:]] = False
     write_table(path, table.set_column(1, "kept", pa.array(kept)), metadata)
-    told = commands.check(run, console=QUIET, selection="plain", backend="serial")
+    told = pipeline.check(run, console=QUIET, selection="plain", backend="serial")
     fid = next(r for r in told["metrics"] if (r["metric"], r["place"]) == ("fid", "3"))
 
     assert next(row for row in told["labels"] if row["label"] == "3")["auc"] is None
@@ -474,7 +474,7 @@ def test_a_quota_above_the_pool_keeps_all_and_names_what_is_short(copy, capsys):
 def test_a_dry_run_counts_neighbours_where_the_policy_goes_by_them(tmp_path, given, counted):
     """In time and in disk; nothing is written."""
     out = tmp_path / "run"
-    told = commands.run(
+    told = pipeline.run(
         "digits",
         out=out,
         console=QUIET,
@@ -536,4 +536,4 @@ def test_a_check_fails_beyond_a_threshold_and_writes_its_page_all_the_same(check
 def test_a_check_of_a_selection_that_is_not_there_names_those_that_are(checked):
     """The names come from the folder."""
     with pytest.raises(BadInput, match="no selection 'none'; it has plain"):
-        commands.check(checked[0], console=QUIET, selection="none", backend="serial")
+        pipeline.check(checked[0], console=QUIET, selection="none", backend="serial")

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console as RichConsole
 from typer.testing import CliRunner
 
-from cgankd.app import commands
+from cgankd.app import diff
 from cgankd.app.cli import app
 from cgankd.app.console import Console
 from cgankd.app.diff import field_changes
@@ -103,7 +103,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def told(releases: tuple[Path, Path]) -> dict[str, Any]:
-    return commands.diff(*releases, console=QUIET)
+    return diff.diff(*releases, console=QUIET)
 
 
 def fields(*rows: tuple[str, Any, Any]) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ def test_the_other_way_round_everything_is_swapped(
     told: dict[str, Any], releases: tuple[Path, Path]
 ) -> None:
     """Before is after; the counts with it."""
-    back = commands.diff(*releases[::-1], console=QUIET)
+    back = diff.diff(*releases[::-1], console=QUIET)
 
     assert back["before"] == told["after"]
     for name in ("counts", "policy", "recipe", "weights", "metrics", "lineage"):
@@ -177,7 +177,7 @@ def test_the_other_way_round_everything_is_swapped(
 def test_the_console_shows_all_of_it(releases: tuple[Path, Path]) -> None:
     """The first keys with nine digits, titles for what changed, none for what did not."""
     screen = io.StringIO()
-    commands.diff(*releases, console=Console(rich=RichConsole(width=120, file=screen)))
+    diff.diff(*releases, console=Console(rich=RichConsole(width=120, file=screen)))
     text = screen.getvalue()
 
     for part in (
@@ -196,7 +196,7 @@ def test_the_console_shows_all_of_it(releases: tuple[Path, Path]) -> None:
 
 def test_a_release_does_not_differ_from_its_copy(releases: tuple[Path, Path]) -> None:
     """Every list is empty but the counts, which are equal."""
-    told = commands.diff(releases[0], f"{releases[0]}/.", console=QUIET)
+    told = diff.diff(releases[0], f"{releases[0]}/.", console=QUIET)
 
     assert told["changed"] == 0
     assert not any(told[name] for name in ("why", "keys", "policy", "recipe", "weights", "metrics"))
@@ -229,7 +229,7 @@ def test_another_label_space_and_other_columns_are_told(
     space = tiny_space().model_dump(mode="json")
     renamed = {**space, "names": ["class 0", "dog", "class 2"]}
     same_pool = released(tmp_path, "v2.0.0", LOOSE, space=renamed)
-    told = commands.diff(releases[0], same_pool, console=QUIET)
+    told = diff.diff(releases[0], same_pool, console=QUIET)
 
     assert told["space"] == fields(("names.1", "class 1", "dog"))
     assert [tuple(row.values()) for row in told["counts"]] == [
@@ -239,7 +239,7 @@ def test_another_label_space_and_other_columns_are_told(
         ("dog", None, 3),
     ]
     numbers = write_tiny_release(tmp_path / "numbers", plan=tiny_continuous_plan(seed=1)).folder
-    told = commands.diff(releases[0], numbers, console=QUIET)
+    told = diff.diff(releases[0], numbers, console=QUIET)
     columns = {row["field"]: (row["before"], row["after"]) for row in told["columns"]}
     assert columns["label"] == ("int64", "double")
     assert columns["teacher_value"] == (None, "double")
@@ -289,10 +289,10 @@ def test_releases_on_the_hub_are_compared_without_their_images(
         for folder in releases:
             published(folder, "user/tiny")
         hub.requests.clear()
-        there = commands.diff("user/tiny@v1.0.0", "user/tiny@v1.1.0", console=QUIET)
-        mixed = commands.diff("user/tiny@v1.0.0", releases[1], console=QUIET)
+        there = diff.diff("user/tiny@v1.0.0", "user/tiny@v1.1.0", console=QUIET)
+        mixed = diff.diff("user/tiny@v1.0.0", releases[1], console=QUIET)
         with pytest.raises(BadInput, match=r"there is no version v1\.2\.0; it has v1\.0\.0, v1"):
-            commands.diff("user/tiny@v1.0.0", "user/tiny@v1.2.0", console=QUIET)
+            diff.diff("user/tiny@v1.0.0", "user/tiny@v1.2.0", console=QUIET)
 
     assert not any("/resolve/" in path and "/data/" in path for _, path in hub.requests)
     assert there["before"]["name"] == "user/tiny@v1.0.0"
@@ -313,7 +313,7 @@ def test_a_file_that_the_manifest_does_not_name_is_not_read(
     (scores,) = (before / "scores").iterdir()
     shutil.copyfile(scores, before / "scores/train-00001-of-00002.parquet")
 
-    told = commands.diff(str(before), str(releases[1]), console=QUIET)
-    expected = commands.diff(str(releases[0]), str(releases[1]), console=QUIET)
+    told = diff.diff(str(before), str(releases[1]), console=QUIET)
+    expected = diff.diff(str(releases[0]), str(releases[1]), console=QUIET)
     assert told["changed"] == expected["changed"]
     assert told["counts"] == expected["counts"]

@@ -30,7 +30,7 @@ def write_foreign_project(folder: Path) -> None:
         [*CGANKD, "run", "digits", "--dry-run"],
         [*CGANKD, "recipes"],
         [sys.executable, "-c", "import cgankd"],
-        [sys.executable, "-P", "-c", "import cgankd.app.commands, cgankd.app.review.served.entry"],
+        [sys.executable, "-P", "-c", "import cgankd.app.pipeline, cgankd.app.review.served.entry"],
     ],
     ids=["dry run", "recipes", "import", "the rooms"],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import ClassLabel, load_dataset
 
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.console import Console
 from cgankd.app.recipe import load_recipe
 from cgankd.generator import BigGAN, build_generator
@@ -188,10 +188,10 @@ def test_a_published_generator_takes_the_place_of_training(tmp_path):
         f"generator.weights={tmp_path / 'G_ema.pth'}",
         "generator.network.kind=biggan-cifar",
     ]
-    facts = commands.stage(
+    facts = pipeline.stage(
         "generator", out, console=console, recipe="digits", overrides=overrides, backend="serial"
     )
-    pool = commands.stage("pool", out, console=console, backend="serial")
+    pool = pipeline.stage("pool", out, console=console, backend="serial")
 
     assert facts["steps"] == 0
     assert pool["samples"] == 300
@@ -209,9 +209,9 @@ def test_a_release_is_the_next_version_of_what_changed(finished, tmp_path):
 
     other = read_json(copy / "report" / "report.json")
     write_json(copy / "report" / "report.json", {**other, "selection_sha256": "0" * 64})
-    assert commands.release(copy, **given)["version"] == "v1.0.0"  # it is of another selection
+    assert pipeline.release(copy, **given)["version"] == "v1.0.0"  # it is of another selection
     write_json(copy / "report" / "report.json", other)
-    patch = commands.release(copy, **given)
+    patch = pipeline.release(copy, **given)
     first, second = copy / "release" / "v1.0.0", copy / "release" / "v1.0.1"
     assert patch["version"] == "v1.0.1"
     for path in first.rglob("*.parquet"):
@@ -223,23 +223,23 @@ def test_a_release_is_the_next_version_of_what_changed(finished, tmp_path):
     assert "seconds" not in told
     assert "## Students" in (second / "README.md").read_text()
 
-    assert commands.release(copy, **given) == patch
-    stated = commands.release(copy, **given, overrides=["card.license=mit"], wds=True)
+    assert pipeline.release(copy, **given) == patch
+    stated = pipeline.release(copy, **given, overrides=["card.license=mit"], wds=True)
     assert stated["version"] == "v1.0.2"
     assert "license: mit\n" in (copy / "release" / "v1.0.2" / "README.md").read_text()
     assert verify_release(Path(stated["wds"])) == []
-    assert commands.release(copy, **given, wds=True)["wds"] == stated["wds"]
+    assert pipeline.release(copy, **given, wds=True)["wds"] == stated["wds"]
     with pytest.raises(BadInput, match=r"policy\.rho=0\.5: a release takes card"):
-        commands.release(copy, **given, overrides=["policy.rho=0.5"])
+        pipeline.release(copy, **given, overrides=["policy.rho=0.5"])
 
-    commands.select(copy, console=console, name="strict", overrides=["policy.quota=5"])
-    strict = commands.release(copy, console=console, selection="strict", rejected=True)
+    pipeline.select(copy, console=console, name="strict", overrides=["policy.quota=5"])
+    strict = pipeline.release(copy, console=console, selection="strict", rejected=True)
     assert (strict["version"], strict["accepted"]) == ("v1.1.0", 50)
     manifest = read_manifest(copy / "release" / "v1.1.0")
     assert manifest.changes is not None
     assert manifest.changes.policy == {"quota.size": (8, 5)}
     with pytest.raises(BadInput, match=r"release/v1\.0\.0 .* a release never changes"):
-        commands.release(copy, console=console, selection="strict", rejected=True, version="v1.0.0")
+        pipeline.release(copy, console=console, selection="strict", rejected=True, version="v1.0.0")
 
 
 def test_a_check_of_the_released_selection_is_in_its_card(finished, tmp_path):
@@ -248,10 +248,10 @@ def test_a_check_of_the_released_selection_is_in_its_card(finished, tmp_path):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
     console = Console(json=True)
-    found = commands.check(copy, console=console, backend="serial")
+    found = pipeline.check(copy, console=console, backend="serial")
 
     for selection, expected in (("cgan-kd", "v1.0.1"), ("raw", "v1.1.0")):
-        built = commands.release(copy, console=console, selection=selection, rejected=False)
+        built = pipeline.release(copy, console=console, selection=selection, rejected=False)
         assert built["version"] == expected
         manifest = read_manifest(copy / "release" / expected)
         checked, text = manifest.facts["check"], (copy / "release" / expected / "README.md")
@@ -300,8 +300,8 @@ def test_a_release_whose_run_was_killed_before_its_marker_is_kept(finished, tmp_
     given = {"console": Console(json=True), "selection": "cgan-kd", "version": "v1.0.0"}
     before = content(copy)
     with pytest.raises(BadInput, match=r"v1\.0\.0 exists and a release never changes"):
-        commands.release(copy, **given, rejected=True)
-    commands.release(copy, **given, rejected=False)
+        pipeline.release(copy, **given, rejected=True)
+    pipeline.release(copy, **given, rejected=False)
 
     after = content(copy)
     assert after.keys() - before.keys() == {"release/v1.0.0.json"}

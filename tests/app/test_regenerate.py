@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
-from cgankd.app import commands
+from cgankd.app import publishing, regenerating
 from cgankd.app.cli import app
 from cgankd.app.console import Console
 from cgankd.app.regenerating import key_ranges
@@ -52,7 +52,7 @@ def copy(classes: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def regenerate(where: Any, **more: Any) -> dict[str, Any]:
-    return commands.regenerate(where, console=QUIET, **{"verify": True, **more})
+    return regenerating.regenerate(where, console=QUIET, **{"verify": True, **more})
 
 
 def pixels_of(run: RunFolder) -> np.ndarray:
@@ -309,7 +309,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 
 def publish(release: Path, repo_id: str, run: RunFolder | None = None) -> None:
     """Publishes a release, with the generator of a run where one is given."""
-    commands.publish(
+    publishing.publish_release(
         release,
         repo_id,
         console=QUIET,

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from cgankd.app import commands, context
+from cgankd.app import context, diff, inspecting, pipeline
 from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.recipe import load_recipe
@@ -25,7 +25,7 @@ LOOSE = "policy.filter.rho=0.99"
 
 def run(out: Path, *more: str, **options: Any) -> dict[str, Any]:
     options = {"console": Console(json=True), "backend": "serial", "device": "cpu"} | options
-    return commands.run("digits", out=out, overrides=[*FEW_ARMS, *more], **options)
+    return pipeline.run("digits", out=out, overrides=[*FEW_ARMS, *more], **options)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_selecting_again_replaces_the_selection_and_says_what_came_and_went(
     """Without --redo; the other selections stay as they are."""
     raw = (copy / "selections" / "raw.parquet").read_bytes()
     old = read_table(copy / "selections" / "cgan-kd.parquet")
-    facts = commands.select(
+    facts = pipeline.select(
         copy, console=Console(), overrides=["policy.filter.rho=0.3", "policy.quota=null"]
     )
     new = read_table(copy / "selections" / "cgan-kd.parquet")
@@ -101,10 +101,10 @@ def test_selecting_again_replaces_the_selection_and_says_what_came_and_went(
 
 def test_a_release_made_otherwise_names_the_folder_to_remove_by_hand(copy: Path) -> None:
     """A version never changes, and no option deletes one."""
-    commands.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
+    pipeline.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
 
     with pytest.raises(BadInput, match=f"remove {copy}/release/v1.0.0 by hand"):
-        commands.release(
+        pipeline.release(
             copy,
             console=Console(json=True),
             selection="cgan-kd",
@@ -140,13 +140,13 @@ def test_redo_of_features_or_neighbours_finds_them_again_where_they_are_asked_fo
 ) -> None:
     """`run` without a policy that needs them says so; the stage's own command does it."""
     options: dict[str, Any] = {"console": Console(json=True), "backend": "serial", "device": "cpu"}
-    commands.stage("neighbours", copy, **options)
+    pipeline.stage("neighbours", copy, **options)
     with pytest.raises(BadInput, match=r"--redo features: .*cgankd find-neighbours"):
         run(copy, redo=["features"])
 
     for stage in ("features", "neighbours"):
         (copy / stage / "left-behind").touch()
-        commands.stage("neighbours", copy, redo=[stage], **options)
+        pipeline.stage("neighbours", copy, redo=[stage], **options)
         assert not (copy / stage / "left-behind").exists()
         assert (copy / "neighbours.parquet").is_file()
 
@@ -161,21 +161,21 @@ def test_a_run_of_an_older_version_can_be_read_and_released_but_not_trained(copy
     console = Console(json=True)
     options: dict[str, Any] = {"console": console, "backend": "serial", "device": "cpu"}
 
-    assert commands.info(copy, console=console)["run"]["version"] == "0.1.0"
-    commands.verify(str(copy), console=console)
-    commands.diff(copy, console=console, to="raw")
-    commands.release(copy, console=console, selection="raw", rejected=False)
+    assert inspecting.info(copy, console=console)["run"]["version"] == "0.1.0"
+    inspecting.verify(str(copy), console=console)
+    diff.diff(copy, console=console, to="raw")
+    pipeline.release(copy, console=console, selection="raw", rejected=False)
     for stage in ("teacher", "scores", "students"):
         with pytest.raises(BadInput, match=r"was made by cgankd 0.1.0, whose stages"):
-            commands.stage(stage, copy, **options)
+            pipeline.stage(stage, copy, **options)
     with pytest.raises(BadInput, match=r"was made by cgankd 0.1.0, whose stages"):
-        commands.run(str(copy / "recipe.yaml"), out=copy, **options)
+        pipeline.run(str(copy / "recipe.yaml"), out=copy, **options)
 
 
 def test_a_stage_refuses_to_redo_another(copy: Path) -> None:
     """It would have been ignored."""
     with pytest.raises(BadInput, match="--redo pool: this command redoes scores alone"):
-        commands.stage("scores", copy, console=Console(json=True), redo=["pool"])
+        pipeline.stage("scores", copy, console=Console(json=True), redo=["pool"])
 
 
 @pytest.mark.parametrize(
@@ -246,24 +246,24 @@ def test_report_draws_and_names_the_command_that_trains(copy: Path) -> None:
     """Without students, or with those of a selection that was replaced, it exits 2."""
     options: dict[str, Any] = {"console": Console(json=True), "backend": "serial", "device": "cpu"}
     weights = {p: p.stat().st_mtime_ns for p in copy.glob("students/trained/*/*.safetensors")}
-    drawn = commands.stage("report", copy, **options)
-    commands.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
+    drawn = pipeline.stage("report", copy, **options)
+    pipeline.select(copy, console=Console(json=True), overrides=["policy.filter.rho=0.3"])
     with pytest.raises(BadInput, match=f"older selection cgan-kd; .*cgankd train-students {copy}"):
-        commands.stage("report", copy, **options)
-    commands.stage("students", copy, **options)
-    again = commands.stage("report", copy, **options)
+        pipeline.stage("report", copy, **options)
+    pipeline.stage("students", copy, **options)
+    again = pipeline.stage("report", copy, **options)
     after = {p: p.stat().st_mtime_ns for p in copy.glob("students/trained/*/*.safetensors")}
 
     assert weights.items() <= after.items()
     assert again["selection_sha256"] != drawn["selection_sha256"]
     (copy / "students" / "stage.json").unlink()
     with pytest.raises(BadInput, match=r"no students are trained .*cgankd train-students"):
-        commands.stage("report", copy, **options)
+        pipeline.stage("report", copy, **options)
 
 
 def test_info_lists_stages_in_the_order_in_which_they_run(finished: Path) -> None:
     """The ratio stood before the pool that it is fitted on."""
-    stages = list(commands.info(finished, console=Console(json=True))["stages"])
+    stages = list(inspecting.info(finished, console=Console(json=True))["stages"])
 
     assert stages == list(STAGES)
     assert stages.index("pool") < stages.index("ratio") < stages.index("scores")

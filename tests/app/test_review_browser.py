@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from cgankd.app import commands
+from cgankd.app import inspecting
 from cgankd.app.console import Console
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import open_subject
@@ -149,7 +149,7 @@ def test_verdicts_outlive_the_browser_and_make_the_next_version(run):
     row = {r["key"]: r for r in scores.select(["key", "kept", "reason", "label"]).to_pylist()}
     assert [(row[key]["kept"], row[key]["reason"]) for key in keys[:3]] == [(False, "reviewer")] * 3
     assert (row[keys[3]]["kept"], row[keys[3]]["label"]) == (True, 5)
-    assert commands.verify(str(run), console=QUIET)["verified"]
+    assert inspecting.verify(str(run), console=QUIET)["verified"]
 
 
 def test_a_new_browser_shows_what_was_said_by_keyboard_alone(run):

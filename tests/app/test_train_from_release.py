@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
 
-from cgankd.app import commands
+from cgankd.app import evaluating, publishing_student
 from cgankd.app.console import Console
 from cgankd.app.evaluating import read_evaluation
 from cgankd.app.recipe import load_recipe
@@ -77,12 +77,16 @@ def hub(release, tmp_path, monkeypatch):
 
 def train(dataset, out, tmp_path, **more):
     settings = {"real": "none", "method": "labels", "overrides": (), "seed": 0, "device": "cpu"}
-    return commands.train_student(
+    how = ("offline", "streaming", "cache")
+    return trained(
         str(dataset),
         "convnet-1k",
         out,
         console=Console(),
-        **{**settings, "cache": tmp_path / "cache", **more},
+        **{**settings, **{name: more[name] for name in more if name not in how}},
+        reading=Reading(
+            **{"cache": tmp_path / "cache", **{name: more[name] for name in how if name in more}}
+        ),
     )
 
 
@@ -360,7 +364,7 @@ def test_evaluations_lie_beside_the_model_until_it_changes(release, tmp_path):
     out = tmp_path / "out"
     train(release, out, tmp_path)
     for seed in (1, 2, 1):
-        found = commands.evaluate(
+        found = evaluating.evaluate(
             out,
             f"imagefolder:{tmp_path / f'photos-{seed}'}",
             console=Console(),
@@ -388,7 +392,7 @@ def student(hub, tmp_path):
     """A student of the Hub's release, evaluated."""
     photos(tmp_path / "photos", 1)
     train(f"{REPO}@v1.0.0", tmp_path / "student", tmp_path)
-    commands.evaluate(
+    evaluating.evaluate(
         tmp_path / "student",
         f"imagefolder:{tmp_path / 'photos'}",
         console=Console(),
@@ -399,7 +403,7 @@ def student(hub, tmp_path):
 
 
 def publish(student, target="user/pupil", **more):
-    return commands.publish_student(student, target, console=Console(), **more)
+    return publishing_student.publish_student(student, target, console=Console(), **more)
 
 
 def card_of(repo_id, revision):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cgankd.app import commands
+from cgankd.app import inspecting
 from cgankd.app.console import Console
 from cgankd.shardset.errors import CorruptShard, ReleaseError
 from cgankd.shardset.images import encode_png, pixel_sha256
@@ -31,7 +31,7 @@ def test_verifying_a_run_writes_nothing(run: RunFolder) -> None:
     (run.pool / "manifest.json").write_text("changed")
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
 
-    assert commands.verify(str(run.path), console=QUIET) == {"verified": [str(run.pool)]}
+    assert inspecting.verify(str(run.path), console=QUIET) == {"verified": [str(run.pool)]}
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
     assert (run.pool / "manifest.json").read_text() == "changed"
 
@@ -50,7 +50,7 @@ def test_a_shard_replaced_with_its_marker_is_found(run: RunFolder) -> None:
     pool_manifest(run.pool, plan)  # every shard is as its own marker says
 
     with pytest.raises(CorruptShard, match=r"is not the pool that was made.* --redo pool"):
-        commands.verify(str(run.path), console=QUIET)
+        inspecting.verify(str(run.path), console=QUIET)
 
 
 def test_a_run_with_neither_pool_nor_release_is_not_called_verified(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_a_run_with_neither_pool_nor_release_is_not_called_verified(tmp_path: Pa
     run = RunFolder.open(tmp_path / "run", create=True)
     run.record(seconds={})
     with pytest.raises(ReleaseError, match="neither a pool nor a release yet"):
-        commands.verify(str(run.path), console=QUIET)
+        inspecting.verify(str(run.path), console=QUIET)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.console import Console
 from cgankd.shardset.errors import RatioRefused
 
@@ -97,8 +97,8 @@ def released_run(out: Path) -> Path:
     for stage in ("teacher", "generator", "pool", "ratio", "scores"):
         # So few steps leave a ratio that may be refused; then nothing is subsampled.
         with suppress(RatioRefused):
-            commands.stage(stage, out, console=console, backend="serial", **own)
+            pipeline.stage(stage, out, console=console, backend="serial", **own)
         own = {}
-    commands.select(out, console=console)
-    commands.release(out, console=console, selection="cgan-kd", rejected=False)
+    pipeline.select(out, console=console)
+    pipeline.release(out, console=console, selection="cgan-kd", rejected=False)
     return out

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from rich.console import Console as RichConsole
 
-from cgankd.app import commands
+from cgankd.app import pipeline, publishing
 from cgankd.app.console import Console
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject
@@ -68,7 +68,7 @@ def _content(state: ReviewState) -> bool:
     st.warning("Verdicts were given or taken back since this selection was made.")
     if st.button("Select again with the verdicts", type="primary"):
         console, _ = _console()
-        facts = commands.select(subject.path, console=console, name=str(subject.selection))
+        facts = pipeline.select(subject.path, console=console, name=str(subject.selection))
         _done(f"Selected again: kept {facts['kept']:,}, dropped {facts['dropped']}")
     return False
 
@@ -109,7 +109,7 @@ def _build(subject: Subject, current: bool) -> None:
         st.caption("Select again first.")
     if ask:
         console, _ = _console()
-        proposal = commands.propose(subject.path, console=console, **arguments)
+        proposal = pipeline.propose(subject.path, console=console, **arguments)
         if proposal["reason"]:
             st.info(plain(f"{proposal['version']}: {proposal['reason']}"))
         else:
@@ -117,7 +117,7 @@ def _build(subject: Subject, current: bool) -> None:
     if build:
         console, _ = _console()
         with st.spinner("Building…"):
-            facts = commands.release(subject.path, console=console, **arguments)
+            facts = pipeline.release(subject.path, console=console, **arguments)
         _done(f"{facts['version']}: {facts['accepted']:,} images in {facts['folder']}")
 
 
@@ -146,7 +146,7 @@ def _publish(subject: Subject, folders: list[Path]) -> None:
 def _publish_with(folder: Path, target: str, private: bool, allow: bool, *, dry_run: bool) -> None:
     console, lines = _console()
     with st.spinner("Asking the Hub…"):
-        commands.publish(
+        publishing.publish_release(
             folder, target, console=console, private=private, dry_run=dry_run,
             allow_failures=allow,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from cgankd.app import commands
+from cgankd.app import pipeline
 from cgankd.app.recipe import load_recipe
 from cgankd.app.review.images import open_reals, real_picture
 from cgankd.app.review.policy import preview, run_selection, save_recipe
@@ -27,20 +27,20 @@ from tests.app.tiny import OVERRIDES
 def whole(tmp_path_factory):
     """A tiny run up to its scores."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    commands.stage(
+    pipeline.stage(
         "teacher", run, console=QUIET, device="cpu", backend="serial",
         recipe="digits", overrides=OVERRIDES,
     )  # fmt: skip
     for name in ("generator", "pool", "ratio", "scores"):
         with suppress(RatioRefused):
-            commands.stage(name, run, console=QUIET, device="cpu", backend="serial")
-    commands.select(run, console=QUIET)
-    commands.select(run, console=QUIET, name="raw")
+            pipeline.stage(name, run, console=QUIET, device="cpu", backend="serial")
+    pipeline.select(run, console=QUIET)
+    pipeline.select(run, console=QUIET, name="raw")
     return run
 
 
 def release(run, version):
-    return commands.release(run, console=QUIET, version=version, selection="cgan-kd", rejected=True)
+    return pipeline.release(run, console=QUIET, version=version, selection="cgan-kd", rejected=True)
 
 
 def test_verdicts_go_into_the_next_release(whole, tmp_path):
@@ -84,7 +84,7 @@ def test_flags_and_comments_make_nothing_stale(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     before = (run / "selections" / "cgan-kd.parquet").read_bytes()
     ReviewState.open(run).give([0, 1], "flag", comment="hm", **ME)
-    commands.select(run, console=QUIET)
+    pipeline.select(run, console=QUIET)
 
     assert (run / "selections" / "cgan-kd.parquet").read_bytes() == before
     assert "reviews" not in read_metadata(run / "selections" / "cgan-kd.parquet")
@@ -97,8 +97,8 @@ def test_arms_with_parts_left_out_heed_no_verdicts(whole, tmp_path):
     before = (run / "selections" / "raw.parquet").read_bytes()
     state = ReviewState.open(run)
     state.give(np.arange(50), "reject", **ME)
-    commands.select(run, console=QUIET, name="raw")
-    commands.select(run, console=QUIET, name="mine")
+    pipeline.select(run, console=QUIET, name="raw")
+    pipeline.select(run, console=QUIET, name="mine")
 
     assert (run / "selections" / "raw.parquet").read_bytes() == before
     mine = read_table(run / "selections" / "mine.parquet")
