@@ -289,6 +289,10 @@ def augmented(pixels: torch.Tensor, how: Augmentation, seed: int) -> torch.Tenso
 
     `shift` moves by up to an eighth of the width each way (4 px of 32, as is usual for CIFAR),
     and what enters is black; `flip` mirrors half of the images.
+
+    >>> pixels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    >>> augmented(pixels, "shift-flip", seed=0).shape
+    torch.Size([4, 1, 8, 8])
     """
     if how == "none":
         return pixels

@@ -55,6 +55,10 @@ def build_network(name: str, *, outputs: int, channels: int, size: int) -> Netwo
 
     The weights come from PyTorch's global generator. `BadInput` for an unknown name or a size
     below 8 px.
+
+    >>> network = build_network("convnet-1k", outputs=10, channels=1, size=8)
+    >>> network(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
     if name not in get_args(NetworkName):
         raise BadInput(

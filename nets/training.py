@@ -177,7 +177,11 @@ def _start_in_the_middle(network: Network) -> None:
 
 
 def learning_rate(config: StudentTraining, step: int) -> float:
-    """The learning rate of step 0 … steps − 1."""
+    """The learning rate of step 0 … steps − 1.
+
+    >>> learning_rate(StudentTraining(steps=100, lr=0.1), step=50)
+    0.05
+    """
     done = step / config.steps
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1 + math.cos(math.pi * done))
@@ -197,6 +201,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """−log softmax(logits)[label] per sample, `[n]` ≥ 0, from logits `[n, C]` and int64 `[n]`.
 
     `BadInput` for other shapes.
+
+    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2]))  # log 4
+    tensor([1.3863])
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise BadInput(
@@ -211,6 +218,9 @@ def regression_loss(values: Tensor, targets: Tensor, kind: RegressionLoss) -> Te
 
     With e = value − target: `mse` is e², `l1` |e|, and `huber` e²/2 up to a tenth of the label
     range and a straight line beyond (Huber, 1964). `BadInput` for other shapes.
+
+    >>> regression_loss(torch.tensor([[0.5]]), torch.tensor([0.25]), "mse")
+    tensor([0.0625])
     """
     if values.ndim != 2 or values.shape[1] != 1 or targets.shape != values.shape[:1]:
         raise BadInput(

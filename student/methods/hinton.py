@@ -39,6 +39,7 @@ def divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Te
     Both logits are `[n, C]`; T² keeps the gradient's size when T changes (Hinton et al., 2015,
     §2.1). `BadInput` for other shapes.
 
+    >>> import torch
     >>> divergence(torch.zeros(2, 3), torch.ones(2, 3), temperature=4.0)
     tensor([0., 0.])
     """
