@@ -19,8 +19,7 @@ from cgankd.shardset.hub.client import Hub
 from cgankd.shardset.hub.ids import release_at
 from cgankd.shardset.hub.read import Opened, opened
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.release.accepted import accepted_files, read_rows
-from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.decoded import accepted_files, decoded_pixels, read_rows
 from cgankd.shardset.release.manifest import MANIFEST, Manifest, RealFacts, salted_hashes
 from cgankd.shardset.release.streamed import WINDOW_FILES, Stream, from_folder, from_hub
 from cgankd.shardset.release.tables import ACCEPTED

@@ -22,9 +22,8 @@ from cgankd.nets.networks import NetworkName
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.hub.read import opened
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.release.accepted import read_rows
 from cgankd.shardset.release.build import build_release
-from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.decoded import decoded_pixels, read_rows
 from cgankd.shardset.release.streamed import Stream, from_folder
 from cgankd.shardset.testing import (
     tiny_facts,

@@ -20,7 +20,7 @@ import pyarrow as pa
 from cgankd.shardset.errors import ReleaseError
 from cgankd.shardset.files import derive_seed, sha256_file
 from cgankd.shardset.hub.client import Hub
-from cgankd.shardset.release.accepted import (
+from cgankd.shardset.release.decoded import (
     IMAGES,
     Image,
     Rows,

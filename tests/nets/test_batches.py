@@ -7,7 +7,7 @@ import torch
 from cgankd.nets.batches import Batches, TrainingData
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels
-from cgankd.shardset.release.accepted import Rows
+from cgankd.shardset.release.decoded import Rows
 from cgankd.shardset.testing import tiny_space
 
 CPU = torch.device("cpu")

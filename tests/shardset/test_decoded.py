@@ -15,8 +15,7 @@ from PIL import Image
 from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.images import encode_png
 from cgankd.shardset.release import decoded
-from cgankd.shardset.release.accepted import read_rows
-from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.decoded import decoded_pixels, read_rows
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.release.tables import release_schema
 from cgankd.shardset.testing import tiny_continuous_plan, tiny_pixels, tiny_plan, write_tiny_release

@@ -11,8 +11,7 @@ from cgankd.app.console import Console
 from cgankd.app.diff import changed
 from cgankd.app.review.subject import open_subject
 from cgankd.shardset.hub.read import opened
-from cgankd.shardset.release.accepted import read_rows
-from cgankd.shardset.release.decoded import decoded_pixels
+from cgankd.shardset.release.decoded import decoded_pixels, read_rows
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.samples import open_samples
 from cgankd.shardset.testing import tiny_pixels, tiny_plan, write_tiny_release
