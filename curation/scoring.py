@@ -79,15 +79,15 @@ def score_table(
     missing = status != "ok"
     outputs, labels = np.where(np.isfinite(outputs), outputs, 0.0), rows["label"].to_numpy()
     if isinstance(space, ContinuousLabels):
-        told = _valued(outputs, labels, space, missing)
+        columns = _valued(outputs, labels, space, missing)
     else:
-        told = _classified(outputs, labels, missing)
+        columns = _classified(outputs, labels, missing)
     return pa.table(
         {
             "key": rows["key"],
             "label": rows["label"],
             "density_ratio": pa.array(ratio.astype(np.float32), mask=missing),
-            **told,
+            **columns,
             "status": pa.array(status.tolist(), pa.string()),
         }
     )

@@ -99,11 +99,11 @@ def fit_ratio(
 
     def described(pixels: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Described:
         features = features_of(net, pixels, device=device, precision=precision, batch=500)
-        told = None
+        predicted = None
         if space.task == "regression" and config.rounds > 0:
             with torch.inference_mode():
-                told = net.head(torch.from_numpy(features).to(device)).cpu().numpy()[:, 0]
-        return Described(features, labels, groups, told)
+                predicted = net.head(torch.from_numpy(features).to(device)).cpu().numpy()[:, 0]
+        return Described(features, labels, groups, predicted)
 
     model = RatioModel(
         {
@@ -251,7 +251,7 @@ class Described:
     features: np.ndarray  # float32 [n, d]
     labels: np.ndarray  # [n], raw
     groups: np.ndarray  # int64 [n], −1 for generated ones of labels that no real image is near
-    told: np.ndarray | None = None  # float32 [n], scaled labels read off the images, if looked at
+    predicted: np.ndarray | None = None  # float32 [n], scaled labels, where they are looked at
 
 
 def fit_on_features(
@@ -282,9 +282,11 @@ def fit_on_features(
         targets = torch.from_numpy(space.targets(samples.labels))
         with torch.inference_mode():
             values = model.coordinates(torch.from_numpy(samples.features), targets)
-        told = None if samples.told is None else torch.from_numpy(samples.told).to(device)
+        predicted = (
+            None if samples.predicted is None else torch.from_numpy(samples.predicted).to(device)
+        )
         groups = torch.from_numpy(samples.groups).to(device)
-        everywhere = Coordinates(values.clone().to(device), targets.to(device), groups, told)
+        everywhere = Coordinates(values.clone().to(device), targets.to(device), groups, predicted)
         return everywhere.of(groups >= 0)
 
     material = Material(
@@ -302,7 +304,7 @@ def fit_on_features(
         chosen = Candidate(snapshots[-1], 1.0, math.nan)
     diagnostics, log_scale = _measured(chosen, held, scaled=config.calibrate)
     model.shape["strength"] = chosen.strength
-    if real.told is not None:
+    if real.predicted is not None:
         model.shape["reach"] = material.zeta(config) + config.tolerance
     for member, state in zip(model.members, states[snapshots.index(chosen.snapshot)], strict=True):
         member.load_state_dict(state)

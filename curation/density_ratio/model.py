@@ -80,6 +80,8 @@ class Projection(nn.Module):
             targets = torch.from_numpy(space.targets(labels))
             found.centre.copy_(torch.from_numpy(_along(found.weights(targets).numpy(), features)))
             inside = features - found.centres(targets).numpy()
+        # V Λ Vᵀ = mean of (h − centre)(h − centre)ᵀ inside labels, Λ ascending: directions are the
+        # last `components` columns of V, all divided by the root of their mean variance.
         variances, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
         scale = np.sqrt(max(variances[-components:].mean(), 1e-12))
         found.directions.copy_(torch.from_numpy(vectors[:, ::-1][:, :components].copy() / scale))
@@ -134,9 +136,12 @@ class FeatureRatio(nn.Module):
         return features if self.projection is None else self.projection(features, targets)
 
     @torch.inference_mode()
-    def ratios_of(self, features: Tensor, labels: Tensor, told: Tensor | None = None) -> Tensor:
-        """The float32 ratios `[n]`, ≥ 0, of features `[n, dim]` with raw labels `[n]`; `told` are
-        the scaled labels that the feature net reads off the images.
+    def ratios_of(
+        self, features: Tensor, labels: Tensor, predicted: Tensor | None = None
+    ) -> Tensor:
+        """The float32 ratios `[n]`, ≥ 0, of features `[n, dim]` with raw labels `[n]`.
+
+        predicted: the scaled labels `[n]` that the feature net reads off the images.
         """
         if self.shape["strength"] == 0:  # 0 · log 0 is no number, but this is the constant ratio
             return torch.ones(len(labels), device=features.device)
@@ -145,7 +150,7 @@ class FeatureRatio(nn.Module):
         groups = torch.from_numpy(self.space.group_of(raw)).to(features.device)
         coordinates = self.coordinates(features, targets)
         logs = torch.stack([log_ratio(net, coordinates, targets) for net in self.members])
-        logs = ruled_out(logs.double(), targets, told, self.shape["reach"] or 0.0)
+        logs = ruled_out(logs.double(), targets, predicted, self.shape["reach"] or 0.0)
         log_mean = self.shape["strength"] * logs.mean(0)
         return (log_mean - self.log_scale[groups]).exp().float()
 
@@ -174,8 +179,10 @@ class RatioModel(FeatureRatio):
         """
         with precise(images.device, self.shape["precision"]):
             features = self.net.features(channels_last(images))
-            told = None if self.shape["reach"] is None else self.net.head(features).float()[:, 0]
-        return self.ratios_of(features.float(), labels, told)
+            predicted = (
+                None if self.shape["reach"] is None else self.net.head(features).float()[:, 0]
+            )
+        return self.ratios_of(features.float(), labels, predicted)
 
     def score(self, pixels: np.ndarray, labels: np.ndarray, batch: int = 500) -> np.ndarray:
         """`ratios` of uint8 pixels `[n, c, h, w]` and raw labels, in batches padded to one size."""
@@ -260,14 +267,14 @@ def log_ratio(net: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
     return torch.where(ratio < SMALLEST, -math.inf, ratio.clamp(min=SMALLEST).log())
 
 
-def ruled_out(logs: Tensor, targets: Tensor, told: Tensor | None, reach: float) -> Tensor:
+def ruled_out(logs: Tensor, targets: Tensor, predicted: Tensor | None, reach: float) -> Tensor:
     """Log ratios `[n]`, −∞ where the label that an image tells is more than `reach` off its own.
 
     Such images are not among those that the ratio is fitted to, so it says nothing of them.
     """
-    if told is None:
+    if predicted is None:
         return logs
-    return torch.where((told - targets).abs() > reach, -math.inf, logs)
+    return torch.where((predicted - targets).abs() > reach, -math.inf, logs)
 
 
 def softplus_loss(generated: Tensor, real: Tensor, penalty: float) -> Tensor:

@@ -31,12 +31,12 @@ class Coordinates:
     values: Tensor  # float32 [n, k]
     targets: Tensor  # [n], int64 classes or float32 scaled labels
     groups: Tensor  # int64 [n]
-    told: Tensor | None  # float32 [n], the feature net's scaled labels, where they are looked at
+    predicted: Tensor | None  # float32 [n], scaled, by the feature net, where it is looked at
 
     def of(self, rows: Tensor) -> "Coordinates":
         """Some of the samples."""
-        told = None if self.told is None else self.told[rows]
-        return Coordinates(self.values[rows], self.targets[rows], self.groups[rows], told)
+        predicted = None if self.predicted is None else self.predicted[rows]
+        return Coordinates(self.values[rows], self.targets[rows], self.groups[rows], predicted)
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ def _train_member(
             batch = real.of(picked)
             # Generated samples have the batch's own labels: the prior is the reals'.
             rows = vicinity.draw(picked, draws)
-            if fitted.told is not None:
+            if fitted.predicted is not None:
                 for _ in range(config.rounds):
-                    wrong = (fitted.told[rows] - batch.targets).abs() > reach
+                    wrong = (fitted.predicted[rows] - batch.targets).abs() > reach
                     if not wrong.any():
                         break
                     rows = torch.where(wrong, vicinity.draw(picked, draws), rows)
@@ -227,4 +227,4 @@ def _log_ratios(net: DensityRatioNet, samples: Coordinates, reach: float) -> np.
     """Log ψ float64 `[n]`."""
     with torch.inference_mode():
         logs = log_ratio(net, samples.values, samples.targets)
-        return ruled_out(logs, samples.targets, samples.told, reach).double().cpu().numpy()
+        return ruled_out(logs, samples.targets, samples.predicted, reach).double().cpu().numpy()

@@ -18,6 +18,10 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½) (Heusel et al., 2017, eq. 6). It shrinks as samples grow:
     compare only numbers from equal sample sizes. `BadInput` for fewer than 2 samples or features
     that are not finite.
+
+    >>> features = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> round(frechet_distance(features, features + 2), 6)
+    8.0
     """
     check_features("Fréchet distance", first, second, least=2)
     mean_gap = first.mean(0, dtype=np.float64) - second.mean(0, dtype=np.float64)
@@ -44,7 +48,11 @@ def check_features(metric: str, first: np.ndarray, second: np.ndarray, *, least:
 
 
 def label_score(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """The Label Score of the CcGAN papers: mean |prediction − assigned label|, in their unit."""
+    """The Label Score of the CcGAN papers: mean |prediction − assigned label|, in their unit.
+
+    >>> label_score(np.array([10.0, 20.0]), np.array([12.0, 20.0]))
+    1.0
+    """
     return float(np.abs(predicted - labels).mean())
 
 

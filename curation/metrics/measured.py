@@ -16,7 +16,7 @@ from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 
 class MeasureConfig(BaseModel):
-    """Where to measure, and what is told beside each number."""
+    """Where to measure, and what stands beside each number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -94,6 +94,9 @@ def effective_sample_metric(ratios: np.ndarray) -> Metric:
 def duplicate_rate(components: np.ndarray) -> float:
     """The share in [0, 1) of samples that could go without losing a picture; near-duplicates have
     one of the `components` int64 `[n]` in common. `BadInput` for no samples.
+
+    >>> duplicate_rate(np.array([0, 0, 1, 2]))
+    0.25
     """
     if len(components) == 0:
         raise BadInput("duplicate rate: there are no samples")
@@ -103,6 +106,9 @@ def duplicate_rate(components: np.ndarray) -> float:
 def effective_sample_size(ratios: np.ndarray) -> float:
     """(Σr)²/Σr² of density ratios `[n]` ≥ 0: from 1 (one dominates) to n (all equal), 0 where all
     are 0 (Kish, 1965). `BadInput` for ratios that are not finite or below 0.
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
+    2.0
     """
     if not np.isfinite(ratios).all() or (ratios < 0).any():
         raise BadInput(
@@ -139,6 +145,9 @@ def vendi_score(features: np.ndarray) -> float:
 def agreement(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) -> float:
     """The share in [0, 1] of predictions `[n]` that are their label `[n]`, or no farther than
     `within` from it in its unit. `BadInput` for none, or for unequal numbers.
+
+    >>> agreement(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 1]))
+    0.75
     """
     if predicted.shape != labels.shape or labels.size == 0:
         raise BadInput(

@@ -29,7 +29,7 @@ from cgankd.shardset.labels import LabelSpace
 
 
 class NeighbourConfig(BaseModel):
-    """How alike images have to be to count as copies, told by how alike real images are."""
+    """How alike images have to be to count as copies, by how alike real images are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -204,6 +204,9 @@ def _calibrated(
         generated = len(_within(groups, group, reach))
         alarms = np.array([1 - config.quantile, 1 - config.quantile, 1 - config.loosest])
         searched = np.array([reals, max(generated, reals), max(generated, reals)])
+        # A gap below t is k times as frequent where k times as many are searched. So that a share p
+        # of the samples is a false alarm, t is the (p · reals / searched)-quantile of the gaps
+        # between real images, in units of the label's own median gap.
         gap = lower_quantile(relative, alarms * reals / searched) * scale.get(group, common)
         # Equal images count as alike whatever the reals are, and unlike ones never do.
         memorised, duplicates, loosest = (1.0 - gap.clip(ROUNDING, 1.0)).tolist()

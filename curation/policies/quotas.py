@@ -112,6 +112,9 @@ def most_diverse(
     (Gonzalez 1985). `kmeans`: `count` clusters by spherical k-means (Dhillon & Modha 2001), of each
     the sample nearest to its centre. Raises `BadInput`, which names the group by `where`, for NaN
     and infinite features, and where all are equal.
+
+    >>> most_diverse(np.array([[1.0, 0], [1, 0.1], [0, 1], [1, 0.2]]), 2, "farthest").tolist()
+    [2, 3]
     """
     wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if wrong.size:

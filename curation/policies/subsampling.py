@@ -67,6 +67,9 @@ def acceptance_factor(ratios: np.ndarray, accept: float) -> float:
 
     Infinite where fewer than that share of ratios are positive: then every positive one is
     accepted.
+
+    >>> acceptance_factor(np.array([1.0, 1.0, 2.0, 4.0]), accept=0.5)
+    0.25
     """
     ratios = np.sort(ratios)[::-1]
     count = len(ratios)
