@@ -414,7 +414,12 @@ def _located(location: Sequence[str | int]) -> tuple[str, list[type[BaseModel]]]
     """
     names: list[str] = []
     records: list[type[BaseModel]] = [Recipe]
+    names_an_entry = False
     for part in location:
+        if names_an_entry:  # of a mapping, such as an arm: any name, over the same records
+            names.append(str(part))
+            names_an_entry = False
+            continue
         of_kind = [r for r in records if "kind" in r.model_fields and part in _kinds_of(r)]
         if of_kind and len(records) > 1:
             records = of_kind
@@ -422,6 +427,7 @@ def _located(location: Sequence[str | int]) -> tuple[str, list[type[BaseModel]]]
         names.append(str(part))
         fields = [r.model_fields[part] for r in records if part in r.model_fields]
         records = _records_in(fields[0].annotation) if fields else []
+        names_an_entry = bool(fields) and get_origin(fields[0].annotation) in (dict, Mapping)
     return ".".join(names), records
 
 

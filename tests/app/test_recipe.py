@@ -215,3 +215,19 @@ def test_an_arm_that_cannot_be_is_refused_by_name(override, message):
     """Before anything trains."""
     with pytest.raises(RecipeError, match=message):
         load_recipe("digits", [override])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "student.methods.hinton.alfa=0.3",
+            r"student.methods.hinton.alfa; did you mean alpha\?",
+        ),
+        ("arms.mine={methd: hinton}", r"arms\.mine\.methd; did you mean method\?"),
+    ],
+)
+def test_a_wrong_field_of_a_named_entry_is_answered_with_the_nearest_one(setting, message):
+    """Also below a name that a person chose."""
+    with pytest.raises(RecipeError, match=f"unknown key {message}"):
+        load_recipe("digits", [setting])
