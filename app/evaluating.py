@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cgankd.app.console import Console
 from cgankd.app.context import Facts, open_device
-from cgankd.app.recipe import with_overrides
+from cgankd.app.recipe import with_overrides, without_place
 from cgankd.nets.networks import load_network
 from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.files import write_json
@@ -81,7 +81,7 @@ def evaluate(
     words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
     console.note(f"{model} on {len(split.test):,} test images of {source}: {words}")
     result = Result(
-        source=_without_place(source),
+        source=without_place(source),
         revision=reals.revision,
         fingerprint=reals.fingerprint,
         split={"budget": settings["budget"], "seed": settings["seed"]},
@@ -105,13 +105,6 @@ def read_evaluation(model: Path) -> Evaluation | None:
     except ValidationError as error:
         raise CorruptShard(f"{path} is not an evaluation; remove it and evaluate again") from error
     return found if found.weights_sha256 == weights_sha256(model) else None
-
-
-def _without_place(source: str) -> str:
-    """A source by its own name: the card of a student must not say where somebody's images lie."""
-    kind, colon, where = source.partition(":")
-    path = Path(where).expanduser()
-    return f"{kind}{colon}{path.name}" if colon and path.exists() else source
 
 
 def _record(model: Path, result: Result) -> None:

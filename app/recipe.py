@@ -271,6 +271,17 @@ def nearest(name: str, valid: Sequence[str] | Any) -> str:
     return f"; did you mean {close[0]}?" if close else f"; valid: {', '.join(valid)}"
 
 
+def without_place(spec: str) -> str:
+    """A source or weights file by its own name, where it is a file or folder of this machine:
+    what is published must not say where somebody's images lie.
+    """
+    kind, separator, where = spec.partition(":")
+    if not separator:
+        kind, where = "", spec
+    path = Path(where).expanduser()
+    return f"{kind}{separator}{path.name}" if path.exists() else spec
+
+
 def preset_names() -> list[str]:
     """The names of the recipes inside the package."""
     folder = resources.files("cgankd.app") / "recipes"

@@ -7,6 +7,7 @@ import numpy as np
 
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.records import CheckFacts, ReportRecord, read_record
+from cgankd.app.recipe import without_place
 from cgankd.app.stages.selections import review_facts, reviews_for
 from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
@@ -216,7 +217,7 @@ def report_of(ctx: Context, selection: str) -> Facts | None:
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
     plain = report.of_release().model_dump(mode="json")
-    plain["teacher"]["name"] = _without_place(report.teacher.name)
+    plain["teacher"]["name"] = without_place(report.teacher.name)
     return plain
 
 
@@ -228,10 +229,10 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
     run, recipe, data = ctx.run, ctx.recipe, ctx.data
     ratio = run.read_facts("ratio", RatioFacts)
     plain = recipe.model_dump(mode="json")
-    plain["source"] = _without_place(recipe.source)
+    plain["source"] = without_place(recipe.source)
     for part in ("teacher", "generator"):
         if plain[part]["weights"] is not None:
-            plain[part]["weights"] = _without_place(plain[part]["weights"])
+            plain[part]["weights"] = without_place(plain[part]["weights"])
     values = data.train_pixels.astype(np.float64) / 255
     salt = f"{SALT_LABEL} {recipe.seed} {data.reals.fingerprint[:16]}"
     chosen_by = read_metadata(run.selections / f"{selection}.parquet")
@@ -301,7 +302,7 @@ def _stages(ctx: Context, selection: str) -> list[Facts]:
     return [
         {
             "step": "teacher",
-            "network": _without_place(teacher["network"]),
+            "network": without_place(teacher["network"]),
             "trained on": teacher["data"],
             "images": teacher["images"],
             **{f"validation {name}": value for name, value in teacher["validation"].items()},
@@ -327,12 +328,3 @@ def _stages(ctx: Context, selection: str) -> list[Facts]:
             "sha256": chosen["sha256"],
         },
     ]
-
-
-def _without_place(spec: str) -> str:
-    """A source or weights file by its own name, where it is a file or folder of this machine."""
-    kind, separator, where = spec.partition(":")
-    if not separator:
-        kind, where = "", spec
-    path = Path(where).expanduser()
-    return f"{kind}{separator}{path.name}" if path.exists() else spec
