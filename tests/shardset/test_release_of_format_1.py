@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cgankd.app.console import Console
-from cgankd.app.diff import changed
+from cgankd.app.diff import diff
 from cgankd.app.review.subject import open_subject
 from cgankd.shardset.hub.read import opened
 from cgankd.shardset.release.decoded import decoded_pixels, read_rows
@@ -61,7 +61,7 @@ def test_students_can_be_trained_from_a_stored_release(release: Path, tmp_path: 
 def test_a_stored_release_is_compared_with_one_of_today(release: Path, tmp_path: Path) -> None:
     """The samples are the same, and the lineage that was added since is no other policy."""
     today = write_tiny_release(tmp_path / "today").folder
-    result = changed(str(release), str(today), "cgan-kd", "cgan-kd", QUIET)
+    result = diff(str(release), str(today), console=QUIET)
     assert (result["changed"], result["policy"], result["columns"]) == (0, [], [])
 
 
