@@ -389,6 +389,10 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
         data = data[name]
         if not isinstance(data, dict):
             raise RecipeError(f"--set {path}: {'.'.join(parents[: depth + 1])} has no fields")
+    if last == "kind" and len(records := _located((*parents, value))[1]) == 1:
+        # Another kind leaves behind the settings that it does not have.
+        for name in data.keys() - records[0].model_fields.keys():
+            del data[name]
     data[last] = value
     return []
 

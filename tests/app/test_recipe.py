@@ -95,6 +95,17 @@ def test_old_names_of_a_policy_are_read_and_the_new_path_is_said(old, new):
         assert lines == ["policy.rho is now policy.filter.rho"]
 
 
+def test_another_kind_keeps_the_settings_that_it_has():
+    """A preset's ρ is a band's too, and of no use to agreement; a quota's size stays."""
+    band = load_recipe("digits", ["policy.filter.kind=band"]).policy.filter
+    agreement = load_recipe("digits", ["policy.filter.kind=agreement"]).policy.filter
+    quota = load_recipe("digits", ["policy.quota.kind=farthest"]).policy.quota
+
+    assert (band.kind, band.rho) == ("band", 0.9)
+    assert agreement.model_dump() == {"kind": "agreement", "within": None}
+    assert (quota.kind, quota.size) == ("farthest", 800)
+
+
 def test_an_old_recipe_file_means_what_it_meant(tmp_path):
     """All of its flat fields were written; those that its kinds make idle are left out."""
     flat = {
