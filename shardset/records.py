@@ -52,6 +52,16 @@ class CheckSummary(Record):
     metrics: tuple[SummaryNumber, ...]
 
 
+class TeacherFacts(Record):
+    """The network that scores the pool, trained or loaded."""
+
+    sha256: str  # of its weights, or of its outputs on the real images where it is a function
+    network: str  # its name, or the user's file
+    data: str  # what it was trained on: budget, all, or own
+    images: int  # that it was trained on here; 0: it was loaded
+    validation: dict[str, float]  # figures on the validation images
+
+
 class TrainedArm(Record):
     """What an arm's search chose and where its students lie."""
 

@@ -27,7 +27,7 @@ from cgankd.curation.neighbours.table import Neighbours
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
-from cgankd.shardset.records import RatioFacts
+from cgankd.shardset.records import RatioFacts, TeacherFacts
 from cgankd.student.evaluate import outputs_of, predictions
 
 SHOWN = 20  # pairs of images of a kind
@@ -172,8 +172,8 @@ def ratio_numbers(
 
 
 def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = "") -> Judge:
-    facts = ctx.run.stage_facts("teacher")
-    return Judge(f"teacher, {facts['network']}", facts["sha256"], split, selected)
+    facts = ctx.run.read_facts("teacher", TeacherFacts)
+    return Judge(f"teacher, {facts.network}", facts.sha256, split, selected)
 
 
 def _fields(slots: Sequence[str]) -> str:

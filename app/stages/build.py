@@ -27,7 +27,7 @@ from cgankd.shardset.identity import pool_id
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, read_plan, write_plan
 from cgankd.shardset.pool.shards import read_shard
-from cgankd.shardset.records import RatioFacts
+from cgankd.shardset.records import RatioFacts, TeacherFacts
 from cgankd.shardset.release.manifest import write_pool_manifest
 from cgankd.student.evaluate import measures, outputs_of
 
@@ -79,18 +79,18 @@ def train_teacher(ctx: Context) -> Facts:
     outputs = partial(outputs_of, teacher, device=ctx.device, precision=ctx.precision)
     save_array(folder / REAL_OUTPUTS, outputs(data.train_pixels))
     found = measures(outputs(data.validation_pixels), data.validation_labels, ctx.space)
-    facts = {
+    facts = TeacherFacts(
         # A function's weights cannot be hashed; what it says of the real images names it.
-        "sha256": fields.get("weights_sha256")
+        sha256=fields.get("weights_sha256")
         or sha256_file(folder / (REAL_OUTPUTS if recipe.weights else "model.safetensors")),
-        "network": recipe.weights or recipe.training.network,
-        "data": "own" if recipe.weights else recipe.data,
-        "images": images,
-        "validation": found,
-    }
+        network=recipe.weights or recipe.training.network,
+        data="own" if recipe.weights else recipe.data,
+        images=images,
+        validation=found,
+    )
     ctx.finish("teacher", fields, facts)
     ctx.console.note(f"teacher: {in_words(ctx.space, found)} on the validation images")
-    return facts
+    return facts.model_dump(mode="json")
 
 
 def train_gan(ctx: Context) -> Facts:
@@ -270,7 +270,7 @@ def score(ctx: Context) -> Facts:
         "device": ctx.device.type,
         "precision": ctx.precision,
         "plan": plan.model_dump(mode="json", exclude={"rounds"}),
-        "teacher_sha256": ctx.run.stage_facts("teacher")["sha256"],
+        "teacher_sha256": ctx.run.read_facts("teacher", TeacherFacts).sha256,
         "ratio_sha256": None if ratio.problems else ratio.sha256,
     }
     ctx.is_done("scores", fields)  # stale scores are refused; new shards are scored below

@@ -47,7 +47,7 @@ from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import RatioFacts, finite
+from cgankd.shardset.records import RatioFacts, TeacherFacts, finite
 from cgankd.shardset.samples import open_samples
 
 
@@ -192,7 +192,7 @@ def bound_facts(
     """The error bound's terms of each set, and which to work on; None without two-sample checks."""
     if not two_sample:
         return None
-    space, teacher = ctx.space, ctx.run.stage_facts("teacher")["validation"]
+    space, teacher = ctx.space, ctx.run.read_facts("teacher", TeacherFacts).validation
     if isinstance(space, ContinuousLabels):
         error = min(teacher["mae"] / space.span, 1.0)
     else:

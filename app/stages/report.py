@@ -27,7 +27,7 @@ from cgankd.app.stages.students import trained_students
 from cgankd.nets.networks import load_network
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.records import RatioFacts, TeacherResult, TrainedArm
+from cgankd.shardset.records import RatioFacts, TeacherFacts, TeacherResult, TrainedArm
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.evaluate import measures, outputs_of, predictions
 
@@ -68,7 +68,7 @@ def write(ctx: Context) -> Facts:
                 validation=float(np.mean(arm.validation)),
                 note=_note(ctx, name),
             )
-    teacher = ctx.run.stage_facts("teacher")
+    teacher = ctx.run.read_facts("teacher", TeacherFacts)
     module = ctx.teacher_loader()
     selection = read_table(ctx.run.selections / "cgan-kd.parquet")
     scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
@@ -79,10 +79,10 @@ def write(ctx: Context) -> Facts:
         space=ctx.space,
         arms=results,
         teacher=TeacherResult(
-            name=teacher["network"],
-            data=teacher["data"],
+            name=teacher.network,
+            data=teacher.data,
             test=measures(outputs(module), labels, ctx.space)[metric.name],
-            validation=teacher["validation"][metric.name],
+            validation=teacher.validation[metric.name],
         ),
         kept=kept,
         dropped=dropped,

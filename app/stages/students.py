@@ -22,7 +22,7 @@ from cgankd.shardset.files import derive_seed, fingerprint, read_json, write_jso
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
-from cgankd.shardset.records import StudentsFacts, TrainedArm
+from cgankd.shardset.records import StudentsFacts, TeacherFacts, TrainedArm
 from cgankd.shardset.tables import read_table
 from cgankd.shardset.weights import load_weights
 from cgankd.student.arms import choose, images_seen, starts_from_no_kd, steps_of
@@ -147,7 +147,7 @@ def write_arrays(ctx: Context) -> Path:
         **ctx.real_fields,
         "pool": ctx.run.stage_facts("pool")["manifest_sha256"],
         "scores": ctx.run.stage_facts("scores")["sha256"],
-        "teacher": ctx.run.stage_facts("teacher")["sha256"],
+        "teacher": ctx.run.read_facts("teacher", TeacherFacts).sha256,
     }
     marker = folder / "done.json"
     if marker.is_file() and read_json(marker) == fields:
@@ -305,7 +305,7 @@ class ArmSearch:
             "training": training.model_dump(mode="json"),
             "method": method.model_dump(mode="json") if method else None,
             "selection": self.sha256[arm.selection] if arm.selection else None,
-            "teacher": ctx.run.stage_facts("teacher")["sha256"] if method else None,
+            "teacher": ctx.run.read_facts("teacher", TeacherFacts).sha256 if method else None,
             "init": fingerprint(init.fields) if init else None,
         }
         return StudentJob(
