@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cgankd.nets.networks import fill_network
 from cgankd.shardset.errors import CheckpointError, StaleStage
-from cgankd.shardset.files import atomic_path, canonical_json
+from cgankd.shardset.files import canonical_json, write_bytes
 
 HEADER = "training"
 EVERY_SECONDS = 60.0
@@ -60,8 +60,8 @@ class Checkpoint:
             for place, value in _state_of(part).items()
         }
         header = {"step": step, "history": history, "fields": self._fields}
-        with atomic_path(self.path) as partial:
-            save_file(state, partial, {HEADER: json.dumps(header)})
+        # As bytes: a full disk is then an OSError like any other, which is told in one line.
+        write_bytes(self.path, save(state, {HEADER: json.dumps(header)}))
         self._last = time.monotonic()
 
     def load(self, parts: Parts) -> tuple[int, History]:
