@@ -9,6 +9,7 @@ from cgankd.app.context import Context, Facts
 from cgankd.app.pages.records import CheckFacts, ReportRecord, read_record
 from cgankd.app.recipe import without_place
 from cgankd.app.stages.selections import review_facts, reviews_for
+from cgankd.curation.policies import current_names
 from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, sha256_file
@@ -48,7 +49,9 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     given, report = _content(ctx, selection, lineage, include_rejected)
     fields = _fields(ctx, selection, lineage, include_rejected)
     if version is None:
-        proposal = propose_version(run.release, *given, report=report)
+        proposal = propose_version(
+            run.release, *given, report=report, current_policy=_current_policy
+        )
         version = proposal.version
         if not proposal.reason:
             ctx.console.note(f"nothing changed since {version}, so nothing was built")
@@ -71,7 +74,14 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
                 "the card says that the real set's licence is not stated; state it with --set "
                 "card.license=…, its citation with card.citation"
             )
-        built = build_release(run.release, version, *given, report=report, workers=ctx.workers)
+        built = build_release(
+            run.release,
+            version,
+            *given,
+            report=report,
+            workers=ctx.workers,
+            current_policy=_current_policy,
+        )
         manifest = read_manifest(built.folder)
         if manifest.parent_version and manifest.changes:
             hidden = understated(manifest.parent_version, version, manifest.changes)
@@ -113,7 +123,7 @@ def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
     """The version that a release of the selection would get, and why; nothing is built."""
     lineage = lineage_of(ctx, selection)
     given, report = _content(ctx, selection, lineage, include_rejected)
-    return propose_version(ctx.run.release, *given, report=report)
+    return propose_version(ctx.run.release, *given, report=report, current_policy=_current_policy)
 
 
 def _content(
@@ -133,6 +143,11 @@ def _content(
     facts = {**lineage, "check": check_of(ctx, selection)}
     given = (run.pool, run.scores, table, facts, include_rejected)
     return given, report_of(ctx, selection)
+
+
+def _current_policy(policy: Facts) -> Facts:
+    """A policy by the names of today, also that of a release which has old ones."""
+    return current_names(policy)[0]
 
 
 def _require_newest_reviews(ctx: Context, selection: str, table: Path) -> None:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,6 +98,7 @@ def build_release(
     *,
     report: Mapping[str, Any] | None = None,
     workers: int = 1,
+    current_policy: Callable[[Any], Any] = lambda policy: policy,
 ) -> ReleaseFacts:
     """Builds `out/version` from a pool, its score tables and a selection table, all of it or none.
 
@@ -108,7 +109,8 @@ def build_release(
     {network: sha256}, `production`, `stages`, `check`, `ratio_problems`, `generator_repo` and
     `real` {`spec`, `revision`, …}. The highest lower version in `out` is its parent; where the
     data are the parent's, so are the bytes of the data files. The number of `workers` (threads)
-    changes no byte. `BadInput` for a version that is none or exists, `ReleaseError` where pool,
+    changes no byte. `current_policy` gives the parent's policy the names of today, to compare it.
+    `BadInput` for a version that is none or exists, `ReleaseError` where pool,
     scores and selection do not belong together.
     """
     numbers_of(version)
@@ -119,7 +121,7 @@ def build_release(
     manifest = content.manifest.model_copy(update={"version": version})
     parent, same_data = parent_of(out, version), False
     if parent is not None:
-        changes = _changes(out / parent, content)
+        changes = _changes(out / parent, content, current_policy)
         same_data = changes is None or changes.level == "patch"
         update = {"parent_version": parent, "changes": changes}
         update["parent_manifest_sha256"] = sha256_file(out / parent / MANIFEST)
@@ -152,13 +154,14 @@ def propose_version(
     include_rejected: bool,
     *,
     report: Mapping[str, Any] | None = None,
+    current_policy: Callable[[Any], Any] = lambda policy: policy,
 ) -> Proposal:
     """The version that this content should get after the highest one in `out`, and why."""
     parent = parent_of(out, None)
     if parent is None:
         return Proposal(FIRST, None, "the first version")
     content = _content(pool, scores, selection, facts, include_rejected, report, 1, verify=False)
-    changes = _changes(out / parent, content)
+    changes = _changes(out / parent, content, current_policy)
     if changes is None:
         return Proposal(parent, parent, "")
     version = next_version(parent, changes.level)
@@ -232,7 +235,9 @@ def _content(
     return _Content(table, lost, manifest, curation, report)
 
 
-def _changes(folder: Path, content: _Content) -> Changes | None:
+def _changes(
+    folder: Path, content: _Content, current_policy: Callable[[Any], Any]
+) -> Changes | None:
     parent = read_manifest(folder)
     curation = read_json(folder / CURATION)
     report = read_json(folder / REPORT) if (folder / REPORT).is_file() else None
@@ -249,7 +254,7 @@ def _changes(folder: Path, content: _Content) -> Changes | None:
         # As this version of the tool writes the card of what the parent holds.
         CARD: ((folder / CARD).read_text("utf-8"), card),
     }
-    return changes_of(parent, folder, content.table, content.manifest, metadata)
+    return changes_of(parent, folder, content.table, content.manifest, metadata, current_policy)
 
 
 def _copy_data(parent: Path, partial: Path) -> None:

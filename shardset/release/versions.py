@@ -5,7 +5,7 @@ metadata alone is a patch.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -90,12 +90,20 @@ def changes_of(
     table: pa.Table,
     now: Manifest,
     metadata: Mapping[str, tuple[Any, Any]],
+    current_policy: Callable[[Any], Any],
 ) -> Changes | None:
     """What a release of `table` and with the manifest `now` (its files are not looked at) changes
     in the one in `folder`; None where nothing differs.
 
-    `metadata` has for each other file of both the values before and now.
+    `metadata` has for each other file of both the values before and now; `current_policy` gives a
+    policy the names of today, so that one of before, by its old names, is not another.
     """
+    before, after = (
+        {**facts, "policy": current_policy(facts["policy"])}
+        if isinstance(facts.get("policy"), dict)
+        else facts
+        for facts in (parent.facts, now.facts)
+    )
     level: Level = "patch"
     reasons = []
     if parent.space != now.space:
@@ -125,14 +133,11 @@ def changes_of(
             reasons.append(f"the rejected images are {what}")
         level = "minor" if reasons else "patch"
     if level == "patch":
-        names = sorted(name for name, (before, after) in metadata.items() if before != after)
-        facts = sorted(
-            name
-            for name in parent.facts.keys() | now.facts.keys()
-            if _text(parent.facts.get(name)) != _text(now.facts.get(name))
+        names = sorted(
+            name for name, (old_file, new_file) in metadata.items() if old_file != new_file
         )
-        if facts:
-            reasons.append(f"the facts are others: {', '.join(facts)}")
+        if others := list(_differences(before, after)):
+            reasons.append(f"the facts are others: {', '.join(others)}")
         if names:
             reasons.append(f"the metadata are others: {', '.join(names)}")
         if not reasons:
@@ -144,7 +149,7 @@ def changes_of(
         came=came,
         went=went,
         relabelled=relabelled,
-        policy=_policy_changes(parent.facts.get("policy"), now.facts.get("policy")),
+        policy=_differences(_by_path(before.get("policy")), _by_path(after.get("policy"))),
     )
 
 
@@ -179,8 +184,8 @@ def _space_change(old: LabelSpace, new: LabelSpace) -> str:
     )
 
 
-def _policy_changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    before, after = (_by_path(part) if isinstance(part, dict) else {} for part in (old, new))
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each name whose values differ, in the order of the names."""
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
@@ -188,10 +193,10 @@ def _policy_changes(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _by_path(fields: dict[str, Any]) -> dict[str, Any]:
-    """The settings of each slot by their paths, `filter.rho` say."""
+def _by_path(policy: Any) -> dict[str, Any]:
+    """The settings of each slot by their paths, `filter.rho` say; none where there is no policy."""
     paths: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in policy.items() if isinstance(policy, dict) else ():
         inner = value if isinstance(value, dict) else {}
         paths |= {f"{name}.{field}": setting for field, setting in inner.items()}
         if not isinstance(value, dict):

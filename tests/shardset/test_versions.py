@@ -153,6 +153,25 @@ def test_other_samples_are_minor(out):
     assert "- policy rho: – before, 0.9 now" in text
 
 
+def test_a_parents_policy_by_old_names_is_compared_by_those_of_today(tmp_path):
+    """What is only called otherwise is no change; nor is the fact another."""
+    write_tiny_release(tmp_path, facts={**tiny_facts(), "policy": {"rho": 0.9, "quota": None}})
+
+    def current_policy(policy):
+        return {"filter": {"rho": policy["rho"]}, "quota": None} if "rho" in policy else policy
+
+    facts = {**tiny_facts(), "policy": {"filter": {"rho": 0.9}, "quota": None}}
+    same = propose_version(tmp_path, **given(tmp_path, facts=facts), current_policy=current_policy)
+    assert "facts" not in same.reason
+    facts = {**facts, "policy": {"filter": {"rho": 0.7}, "quota": None}, "license": "mit"}
+    built = build_release(
+        tmp_path, "v1.0.1", **given(tmp_path, facts=facts), current_policy=current_policy
+    )
+    changes = read_manifest(built.folder).changes
+    assert changes.policy == {"filter.rho": (0.9, 0.7)}
+    assert changes.reasons[0] == "the facts are others: license, policy"
+
+
 def test_other_scores_reasons_or_rejected_images_are_minor(out):
     """They are data as well."""
     without = propose_version(out, **given(out, include_rejected=False))
