@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.select_speed import near_duplicates
-from cgankd.app.review.filters import Filter, counted, histogram, matching, ordered, page
 from cgankd.app.review.images import thumbnails
-from cgankd.app.review.policy import preview
+from cgankd.app.review.policy import counted, preview, spread
 from cgankd.app.review.sample import sample
-from cgankd.app.review.state import ReviewState
+from cgankd.app.review.state import Filter, ReviewState, matching, ordered, page
 from cgankd.app.review.subject import SCORES
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
@@ -167,8 +166,8 @@ def measure(folder: Path, reviews: Path) -> None:
     rows = timed("sort all by a score", 1, lambda: shown(Filter(), "teacher_error"))
     timed(f"its {PAGE} thumbnails, from {len(set(rows // 5000))} shards", 1,
           lambda: thumbnails(subject, rows))  # fmt: skip
-    timed("counts and five histograms", 1, lambda: [counted(subject)]
-          + [histogram(subject, score) for score in SCORES])  # fmt: skip
+    timed("counts and five distributions", 1, lambda: [counted(subject)]
+          + [spread(subject, subject, score) for score in SCORES])  # fmt: skip
     timed("one sample with all that is known", 1, lambda: sample(subject, int(rows[0])))
     timed("one verdict", 1, lambda: state.give(rows[:1], "accept", reviewer="me"))
     some = np.flatnonzero(subject.duplicate_group >= 0)

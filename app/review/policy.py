@@ -2,18 +2,18 @@
 saves it; and two selections compared: two versions, or two policies on one pool.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import yaml
 
-from cgankd.app.review.filters import Counts, Histogram, counted, histogram
 from cgankd.app.review.subject import SCORES, Subject
-from cgankd.curation.difference import CHANGES, changes_per_group, difference, why
+from cgankd.curation.difference import CHANGES, difference, why
 from cgankd.curation.neighbours.find import Features
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.selection import KEPT, REASONS, Selection, select
@@ -24,17 +24,49 @@ from cgankd.shardset.reviews import Reviews
 EXAMPLES = 12
 
 
+def counted(subject: Subject, reason: np.ndarray | None = None) -> pd.DataFrame:
+    """How many samples of each group of assigned labels were kept, and dropped for what: a row for
+    each group, the columns `kept` and each reason that occurs.
+
+    They are those of the subject's selection, or of other reasons int8 `[n]`.
+    """
+    reason = subject.reason if reason is None else reason
+    names, outcomes = subject.space.group_names, ("kept", *REASONS)
+    cells = subject.group * len(outcomes) + (reason - KEPT)
+    counts = np.bincount(cells, minlength=len(names) * len(outcomes)).reshape(len(names), -1)
+    table = pd.DataFrame(counts, pd.Index(names, name="label"), outcomes)
+    return table[["kept", *(name for name in REASONS if table[name].any())]]
+
+
+def spread(first: Subject, second: Subject, score: str, bins: int = 40) -> pd.DataFrame | None:
+    """How a score is distributed among what each of two selections keeps: shares in the columns
+    `first` and `second`, by the middles of the bins; `None` where one has no such score.
+
+    The bins reach to the 0.5 % least and largest values of the first's samples, kept or not; the
+    outermost ones take in what lies beyond.
+    """
+    values = first.scores[score][np.isfinite(first.scores[score])]
+    if not values.size or not np.isfinite(second.scores[score]).any():
+        return None
+    low, high = np.quantile(values.astype(np.float64), [0.005, 0.995])
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    shares = {}
+    for name, subject in (("first", first), ("second", second)):
+        kept = subject.scores[score][subject.kept & np.isfinite(subject.scores[score])]
+        counts, _ = np.histogram(np.clip(kept, edges[0], edges[-1]), edges)
+        shares[name] = counts / max(counts.sum(), 1)
+    return pd.DataFrame(shares, ((edges[:-1] + edges[1:]) / 2).round(4))
+
+
 @dataclass(frozen=True)
 class Preview:
     """A policy's selection, and how it differs from the decisions that the subject has."""
 
     selection: Selection
-    counts: Counts
+    counts: pd.DataFrame  # as `counted` has them
     shortfall: dict[str, int]  # group's name → samples missing to its quota
     why: pa.Table  # change, reason_before, reason_after, count: the most frequent first
-    came: np.ndarray  # example rows int64, kept now and not before
-    went: np.ndarray  # kept before and not now
-    relabelled: np.ndarray  # kept with another label
+    examples: Mapping[str, np.ndarray]  # some rows int64 for each of CHANGES
     notes: tuple[str, ...]
 
 
@@ -63,19 +95,14 @@ def preview(
         None if reviews is None else reviews.deciding(),
     )
     changes = changed(subject, selection)
-    rows = {
-        change: subject.rows_of(
-            changes["key"].to_numpy()[np.array(changes["change"]) == change][:examples]
-        )
-        for change in CHANGES
-    }
+    keys, kinds = changes["key"].to_numpy(), np.array(changes["change"])
     names = subject.space.group_names
     return Preview(
         selection,
         counted(subject, selection.reason),
         {names[group]: missing for group, missing in selection.shortfall.items()},
         why(changes),
-        **rows,
+        {kind: subject.rows_of(keys[kinds == kind][:examples]) for kind in CHANGES},
         notes=(*notes, *selection.problems(subject.space)),
     )
 
@@ -89,19 +116,23 @@ def changed(subject: Subject, after: Selection | Subject) -> pa.Table:
     rows = np.flatnonzero(
         (subject.kept != after.kept) | (subject.kept & (subject.label != after.label))
     )
-    return difference(_rows(subject, rows), _rows(after, rows))
+    return difference(_table(subject, rows), _table(after, rows))
+
+
+def _table(decisions: Selection | Subject, rows: np.ndarray) -> pa.Table:
+    """Some rows of a selection as it lies on disk."""
+    columns = ("key", "reason", "label", "original_label", "group")
+    some = {name: getattr(decisions, name)[rows] for name in columns}
+    return Selection(**some, fitted={}, shortfall={}).table()
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What differs between two selections; of different pools, only how many and how spread."""
 
-    counts: tuple[Counts, Counts]
-    histograms: tuple[tuple[Histogram, Histogram], ...]  # a pair a score, on the same bins
-    same_pool: bool
-    changes: pa.Table | None  # a row for each key that differs, as `curation.difference` has it
-    why: pa.Table | None
-    labels: pa.Table | None  # how many came, went and were relabelled in each group
+    counts: tuple[pd.DataFrame, pd.DataFrame]  # as `counted` has them
+    spreads: Mapping[str, pd.DataFrame]  # score → the distribution of both
+    why: pa.Table | None  # change, reason_before, reason_after, count; None for different pools
     only_first: np.ndarray  # keys int64 that the first alone keeps; empty for different pools
     only_second: np.ndarray
 
@@ -110,22 +141,13 @@ def compare(first: Subject, second: Subject) -> Comparison:
     """Two selections compared; `BadInput` where their labels are not the same."""
     if first.space != second.space:
         raise BadInput(f"{first.path} and {second.path} have different labels; compare equal ones")
-    pairs = []
-    for score in SCORES:
-        one = histogram(first, score)
-        other = one and histogram(second, score, edges=one.edges)
-        if one and other:
-            pairs.append((one, other))
+    spreads = {score: spread(first, second, score) for score in SCORES}
     same = first.pool_id == second.pool_id and np.array_equal(first.key, second.key)
-    changes = changed(first, second) if same else None
     none = np.empty(0, np.int64)
     return Comparison(
         counts=(counted(first), counted(second)),
-        histograms=tuple(pairs),
-        same_pool=same,
-        changes=changes,
-        why=None if changes is None else why(changes),
-        labels=None if changes is None else changes_per_group(changes, first.space),
+        spreads={score: shares for score, shares in spreads.items() if shares is not None},
+        why=why(changed(first, second)) if same else None,
         only_first=first.key[first.kept & ~second.kept] if same else none,
         only_second=second.key[second.kept & ~first.kept] if same else none,
     )
@@ -184,24 +206,6 @@ def overrides_of(policy: Policy) -> Sequence[str]:
     slots = policy.model_dump(mode="json")
     texts = {n: yaml.safe_dump(v, default_flow_style=True, width=1000) for n, v in slots.items()}
     return [f"policy.{name}={text.splitlines()[0]}" for name, text in texts.items()]
-
-
-def _rows(decided: Selection | Subject, rows: np.ndarray) -> pa.Table:
-    """Some rows of a selection as it lies on disk."""
-    reason = decided.reason[rows]
-    kept = reason == KEPT
-    names = pa.DictionaryArray.from_arrays(
-        pa.array(np.where(kept, 0, reason), pa.int8(), mask=kept), pa.array(REASONS)
-    )
-    return pa.table(
-        {
-            "key": decided.key[rows],
-            "kept": kept,
-            "reason": names.cast(pa.string()),
-            "label": decided.label[rows],
-            "original_label": decided.original_label[rows],
-        }
-    )
 
 
 def _features(subject: Subject) -> Features:

@@ -1,4 +1,5 @@
-"""One tab of the review app: the samples, the verdicts on them, and what this tab can undo.
+"""One tab of the review app: the samples, the verdicts on them, what this tab can undo, and which
+samples a filter shows in what order.
 
 Pages draw what is here and in the modules beside it; none of these knows of Streamlit.
 """
@@ -7,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from cgankd.app.review.subject import Subject, open_subject
+from cgankd.app.review.subject import SCORES, Subject, open_subject
+from cgankd.curation.policies.selection import REASONS
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.reviews import (
     NONE,
@@ -22,34 +25,22 @@ from cgankd.shardset.reviews import (
 )
 
 KEYS_IN_A_LINE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Remark:
-    """A comment, empty where none was made, and the reviewer whose verdict it belongs to."""
-
-    comment: str
-    reviewer: str
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The verdicts on some rows at one moment, NONE included."""
-
-    rows: np.ndarray  # int64 [m]
-    verdict: np.ndarray  # int8 [m], an index into VERDICTS, or NONE
-    label: np.ndarray  # float64 [m], NaN but for relabel
-    remark: np.ndarray  # int32 [m], an index into the state's `remarks`
-
-
-@dataclass(frozen=True)
-class Part:
-    """One verdict on rows int64 `[m]`."""
-
-    rows: np.ndarray
-    verdict: Verdict
-    label: int | float | None
-    remark: Remark
+CLEAR, FLAG = VERDICTS.index("clear"), VERDICTS.index("flag")
+UNREVIEWED = "none"
+COLUMN_NAMES = {
+    "key": "key",
+    "label": "label",
+    "original_label": "assigned label",
+    "reason": "reason of the drop",
+    "verdict": "verdict",
+    "duplicate_group": "group of duplicates",
+    "density_ratio": "density ratio",
+    "teacher_error": "teacher's error",
+    "teacher_entropy": "teacher's entropy",
+    "nearest_real_similarity": "similarity to a real image",
+    "outlier": "distance from its label",
+}
+SORTABLE = tuple(COLUMN_NAMES)
 
 
 @dataclass
@@ -60,9 +51,9 @@ class ReviewState:
     session: ReviewSession
     verdict: np.ndarray  # int8 [n], an index into VERDICTS, NONE where there is no verdict
     relabelled: np.ndarray  # float64 [n], NaN but for relabel
-    remark: np.ndarray  # int32 [n], an index into `remarks`
-    remarks: list[Remark] = field(default_factory=lambda: [Remark("", "nobody")])
-    undoable: list[Snapshot] = field(default_factory=list)
+    comments: np.ndarray  # object [n], "" where none was made
+    reviewers: np.ndarray  # object [n], whose verdict it is
+    undoable: list[Reviews] = field(default_factory=list)  # what stood before each decision
 
     @classmethod
     def open(
@@ -82,7 +73,8 @@ class ReviewState:
             ReviewSession.open(subject.reviews, session),
             verdict=np.full(len(subject), NONE, np.int8),
             relabelled=np.full(len(subject), np.nan),
-            remark=np.zeros(len(subject), np.int32),
+            comments=np.full(len(subject), "", object),
+            reviewers=np.full(len(subject), "", object),
         )
         state.refresh()
         return state
@@ -90,18 +82,18 @@ class ReviewState:
     def refresh(self) -> None:
         """Reads the verdicts that all tabs have given so far."""
         stored = read_reviews(self.subject.reviews, self.subject.key, self.subject.space)
-        rows = self.subject.rows_of(stored.key)
-        self.verdict[:], self.relabelled[:], self.remark[:] = NONE, np.nan, 0
-        self.verdict[rows], self.relabelled[rows] = stored.verdict, stored.label
-        texts = zip(stored.comment.tolist(), stored.reviewer.tolist(), strict=True)
-        number: dict[tuple[str, str], int] = {}
-        first = len(self.remarks)
-        self.remark[rows] = [number.setdefault(text, first + len(number)) for text in texts]
-        self.remarks += [Remark(*text) for text in number]
+        self.verdict[:], self.relabelled[:] = NONE, np.nan
+        self.comments[:], self.reviewers[:] = "", ""
+        self._show(stored)
 
-    def remark_on(self, row: int) -> Remark | None:
-        """The comment on a row and its reviewer; `None` where there is no verdict."""
-        return None if self.verdict[row] == NONE else self.remarks[self.remark[row]]
+    def verdict_text(self, row: int) -> str:
+        """The verdict on a row, with its new label; empty where there is none."""
+        code = self.verdict[row]
+        if code == NONE:
+            return ""
+        label = self.relabelled[row].item()
+        shown = "" if np.isnan(label) else f" {self.subject.space.display(label)}"
+        return f"{VERDICTS[code]}{shown}"
 
     def give(
         self,
@@ -116,26 +108,28 @@ class ReviewState:
 
         rows: int64 `[m]`. `BadInput` for no rows, an unknown label, or a comment too long.
         """
+        code = _index(verdict, VERDICTS, "verdict")
         if verdict == "relabel":
             if label is None:
                 raise BadInput("relabel needs a label; choose one")
             label = checked_label(label, self.subject.space, "the new label")
-        rows = _distinct(rows)
-        self._decide(rows, [Part(rows, verdict, label, Remark(comment, reviewer))])
+        before = self._at(rows)
+        self._decide(
+            before,
+            verdict=np.full_like(before.verdict, code),
+            label=np.full_like(before.label, np.nan if label is None else label),
+            comment=np.full_like(before.comment, comment),
+            reviewer=np.full_like(before.reviewer, reviewer),
+        )
 
     def comment(self, rows: np.ndarray, text: str, *, reviewer: str) -> None:
         """Replaces the comments on rows int64 `[m]`; a row without a verdict is flagged."""
-        rows, remark = _distinct(rows), Remark(text, reviewer)
+        before = self._at(rows)
         self._decide(
-            rows,
-            [
-                replace(
-                    part,
-                    verdict="flag" if part.verdict == "clear" else part.verdict,
-                    remark=remark,
-                )
-                for part in self._parts(self._snapshot(rows))
-            ],
+            before,
+            verdict=np.where(before.verdict == NONE, FLAG, before.verdict),
+            comment=np.full_like(before.comment, text),
+            reviewer=np.full_like(before.reviewer, reviewer),
         )
 
     def undo(self, *, reviewer: str) -> np.ndarray | None:
@@ -146,77 +140,141 @@ class ReviewState:
         if not self.undoable:
             return None
         before = self.undoable[-1]
-        cleared = Remark("", reviewer)
+        had_none = before.verdict == NONE
         self._write(
-            [
-                replace(part, remark=cleared) if part.verdict == "clear" else part
-                for part in self._parts(before)
-            ]
+            replace(
+                before,
+                verdict=np.where(had_none, CLEAR, before.verdict),
+                reviewer=np.where(had_none, reviewer, before.reviewer),
+            )
         )
         self.undoable.pop()
-        return before.rows
+        return self.subject.rows_of(before.key)
 
     def counts(self) -> dict[str, int]:
         """The number of samples with each verdict that occurs."""
-        times = np.bincount(self.verdict[self.verdict != NONE], minlength=len(VERDICTS))
-        return {name: int(n) for name, n in zip(VERDICTS, times, strict=True) if n}
+        return self.reviews().counts()
 
     def reviews(self) -> Reviews:
         """The verdicts in force, as a selection reads them."""
-        rows = np.flatnonzero(self.verdict != NONE)
-        remarks = [self.remarks[index] for index in self.remark[rows].tolist()]
-        return Reviews(
-            self.subject.key[rows],
-            self.verdict[rows],
-            self.relabelled[rows],
-            np.array([remark.comment for remark in remarks], object),
-            np.array([remark.reviewer for remark in remarks], object),
-        )
+        return self._columns(np.flatnonzero(self.verdict != NONE))
 
-    def _snapshot(self, rows: np.ndarray) -> Snapshot:
-        return Snapshot(rows, self.verdict[rows], self.relabelled[rows], self.remark[rows])
+    def _columns(self, rows: np.ndarray) -> Reviews:
+        columns = (self.subject.key, self.verdict, self.relabelled, self.comments, self.reviewers)
+        return Reviews(*(column[rows] for column in columns))
 
-    def _parts(self, before: Snapshot) -> list[Part]:
-        """Rows with one verdict, label, comment and reviewer together; `clear` where none was."""
-        columns = (before.verdict, np.nan_to_num(before.label, nan=np.inf), before.remark)
-        kinds, index = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)
-        is_class = self.subject.space.task == "classification"
-        parts = []
-        for number, (code, label, remark) in enumerate(kinds.tolist()):
-            rows = before.rows[index.ravel() == number]
-            verdict = "clear" if code == NONE else VERDICTS[int(code)]
-            known = None if label == np.inf else int(label) if is_class else label
-            parts.append(Part(rows, verdict, known, self.remarks[int(remark)]))
-        return parts
+    def _at(self, rows: np.ndarray) -> Reviews:
+        """The verdicts on distinct rows, ascending, NONE included; `BadInput` for no row."""
+        if not np.size(rows):
+            raise BadInput("no sample is chosen; choose one, or change the filter")
+        return self._columns(np.unique(np.asarray(rows, np.int64)))
 
-    def _decide(self, rows: np.ndarray, parts: list[Part]) -> None:
+    def _decide(self, before: Reviews, **after: np.ndarray) -> None:
         """Writes a decision that can be undone."""
-        before = self._snapshot(rows)
-        self._write(parts)
+        self._write(replace(before, **after))
         self.undoable.append(before)
 
-    def _write(self, parts: list[Part]) -> None:
-        """Writes verdicts in one piece, then shows them."""
+    def _write(self, after: Reviews) -> None:
+        """Writes verdicts in one piece, a line for each different one, then shows them."""
+        is_class = self.subject.space.task == "classification"
+        by = ["verdict", "label", "comment", "reviewer"]
         decisions = []
-        for part in parts:
-            for start in range(0, len(part.rows), KEYS_IN_A_LINE):
-                keys = self.subject.key[part.rows[start : start + KEYS_IN_A_LINE]].tolist()
-                key = keys[0] if len(keys) == 1 else tuple(keys)
-                remark = part.remark
-                decisions.append(
-                    decided(key, part.verdict, part.label, remark.comment, remark.reviewer)
-                )
+        for same, keys in pd.DataFrame(vars(after)).groupby(by, dropna=False)["key"]:
+            code, label, comment, reviewer = same
+            known = None if np.isnan(label) else int(label) if is_class else float(label)
+            for start in range(0, len(keys), KEYS_IN_A_LINE):
+                part = tuple(keys.iloc[start : start + KEYS_IN_A_LINE].tolist())
+                key = part[0] if len(part) == 1 else part
+                decisions.append(decided(key, VERDICTS[code], known, comment, reviewer))
         self.session.append(decisions)
-        for part in parts:
-            cleared = part.verdict == "clear"
-            self.verdict[part.rows] = NONE if cleared else VERDICTS.index(part.verdict)
-            self.relabelled[part.rows] = np.nan if part.label is None else part.label
-            self.remark[part.rows] = 0 if cleared else len(self.remarks)
-            self.remarks.append(part.remark)
+        self._show(after)
+
+    def _show(self, given: Reviews) -> None:
+        rows, cleared = self.subject.rows_of(given.key), given.verdict == CLEAR
+        self.verdict[rows] = np.where(cleared, NONE, given.verdict)
+        self.relabelled[rows] = given.label
+        self.comments[rows] = np.where(cleared, "", given.comment)
+        self.reviewers[rows] = np.where(cleared, "", given.reviewer)
 
 
-def _distinct(rows: np.ndarray) -> np.ndarray:
-    """Distinct rows int64, ascending; `BadInput` for none."""
-    if not np.size(rows):
-        raise BadInput("no sample is chosen; choose one, or change the filter")
-    return np.unique(np.asarray(rows, np.int64))
+@dataclass(frozen=True)
+class Filter:
+    """What a sample must be to be shown; what is left as it is lets everything pass.
+
+    Labels are those that samples were made for, before any replacement.
+    """
+
+    labels: tuple[int, ...] = ()  # classes; none: all
+    label_range: tuple[float, float] | None = None  # in the label's unit, both ends included
+    kept: bool | None = None
+    reasons: tuple[str, ...] = ()  # of a drop; none: all
+    ranges: tuple[tuple[str, float, float], ...] = ()  # a score, least and largest value
+    duplicates: bool = False  # near-duplicates alone
+    memorised: bool = False
+    teacher_disagrees: bool = False
+    verdicts: tuple[str, ...] = ()  # of `VERDICTS`, or `UNREVIEWED`; none: all
+
+
+def matching(subject: Subject, verdict: np.ndarray, wanted: Filter) -> np.ndarray:
+    """Bool `[n]`: the samples that a filter lets pass; `verdict` int8 `[n]` as in `ReviewState`.
+
+    A sample without a score is in no range of it. `BadInput` for an unknown name.
+    """
+    mask = np.ones(len(subject), bool)
+    if wanted.labels:
+        mask &= np.isin(subject.original_label, wanted.labels)
+    if wanted.label_range is not None:
+        low, high = wanted.label_range
+        mask &= (subject.original_label >= low) & (subject.original_label <= high)
+    if wanted.kept is not None:
+        mask &= subject.kept == wanted.kept
+    if wanted.reasons:
+        mask &= np.isin(subject.reason, [_index(r, REASONS, "reason") for r in wanted.reasons])
+    for name, low, high in wanted.ranges:
+        _index(name, SCORES, "score")
+        values = subject.scores[name]
+        # As float32, so that a limit which was read from a score lets that score pass.
+        mask &= (values >= np.float32(low)) & (values <= np.float32(high))
+    if wanted.duplicates:
+        mask &= subject.duplicate_group >= 0
+    if wanted.memorised:
+        mask &= subject.memorised
+    if wanted.teacher_disagrees:
+        mask &= subject.teacher_disagrees
+    if wanted.verdicts:
+        names = (UNREVIEWED, *VERDICTS)  # from NONE on
+        mask &= np.isin(verdict, [NONE + _index(v, names, "verdict") for v in wanted.verdicts])
+    return mask
+
+
+def ordered(
+    subject: Subject, verdict: np.ndarray, mask: np.ndarray, by: str, descending: bool = False
+) -> np.ndarray:
+    """The rows int64 of a mask by one column of `SORTABLE`; equal ones by key, those without a
+    value last. `BadInput` for another column.
+    """
+    _index(by, SORTABLE, "column")
+    rows = np.flatnonzero(mask)
+    if by == "key":
+        return rows[::-1] if descending else rows
+    columns = {**subject.scores, "verdict": verdict}
+    values = (columns[by] if by in columns else getattr(subject, by))[rows].astype(np.float64)
+    order = np.argsort(-values if descending else values, kind="stable")  # NaN goes last
+    return rows[order]
+
+
+def page(rows: np.ndarray, number: int, size: int) -> np.ndarray:
+    """The rows of one page, counted from 0; the last one where there are fewer pages."""
+    number = min(max(number, 0), max(pages(rows, size) - 1, 0))
+    return rows[number * size : (number + 1) * size]
+
+
+def pages(rows: np.ndarray, size: int) -> int:
+    """How many pages rows fill."""
+    return -(-len(rows) // size)
+
+
+def _index(name: str, names: tuple[str, ...], what: str) -> int:
+    if name not in names:
+        raise BadInput(f"{what} {name!r} is not one of {', '.join(names)}")
+    return names.index(name)

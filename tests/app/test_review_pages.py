@@ -310,7 +310,7 @@ def test_only_this_machine_is_let_in_unless_told_otherwise():
 
 def test_streamlit_is_imported_by_the_pages_alone():
     """The command line and every decision do without it."""
-    names = ("cli", "commands", "review.state", "review.serve", "review.policy")
+    names = ("cli", "review.state", "review.serve", "review.policy")
     code = f"import sys, {', '.join(f'cgankd.app.{name}' for name in names)}"
     code += "; sys.exit('streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

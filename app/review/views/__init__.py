@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.filters import Counts
 from cgankd.app.review.images import Reals, reals_or_reason
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject, open_subject, with_selection
@@ -195,12 +194,11 @@ def pictures(shown: Sequence[Picture], captions: Sequence[str], side: int = 96) 
     st.html(f'<div style="display:flex;flex-wrap:wrap;gap:8px">{"".join(figures)}</div>')
 
 
-def counts_beside(names: tuple[str, str], counts: tuple[Counts, Counts]) -> None:
+def counts_beside(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> None:
     """Draws what two selections keep of each label, and what they drop by reason."""
-    first, second = counts
-    labels = pd.Index(first.names, name="label")
+    tables = dict(zip(names, (first, second), strict=True))
     st.bar_chart(
-        pd.DataFrame(dict(zip(names, (first.kept, second.kept), strict=True)), index=labels),
+        pd.DataFrame({name: table["kept"] for name, table in tables.items()}),
         height=260,
         stack=False,
         x_label="label",
@@ -208,14 +206,11 @@ def counts_beside(names: tuple[str, str], counts: tuple[Counts, Counts]) -> None
         color=list(COLOURS[:2]),
         sort=False,
     )
-    dropped = {
-        name: {reason: int(column.sum()) for reason, column in part.dropped.items()}
-        for name, part in zip(names, counts, strict=True)
-    }
-    table = pd.DataFrame(dropped).fillna(0).astype(int)
-    if len(table):
+    dropped = pd.DataFrame({n: t.drop(columns="kept").sum() for n, t in tables.items()})
+    if len(dropped):
         st.subheader("Dropped by")
-        st.dataframe(table, alt=f"Dropped samples by reason, {names[0]} and {names[1]}")
+        alt = f"Dropped samples by reason, {names[0]} and {names[1]}"
+        st.dataframe(dropped.fillna(0).astype(int), alt=alt)
 
 
 def share(value: float) -> str:

@@ -1,14 +1,15 @@
 """Two selections side by side: of one run, of two versions, or one that nobody has saved yet."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.filters import COLUMN_NAMES, Histogram
 from cgankd.app.review.images import thumbnails
-from cgankd.app.review.policy import Comparison, compare
+from cgankd.app.review.policy import compare
+from cgankd.app.review.state import COLUMN_NAMES
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import (
     COLOURS,
@@ -36,15 +37,14 @@ def draw() -> None:
     if first is None or second is None:
         return
     comparison = compare(first, second)
-    if not comparison.same_pool:
+    if comparison.why is None:
         st.info("These are of different pools, so samples cannot be matched; counts still compare.")
-    names = ("first", "second")
-    kept = [int(counts.kept.sum()) for counts in comparison.counts]
+    kept = [int(counts["kept"].sum()) for counts in comparison.counts]
     left.metric("Kept", f"{kept[0]:,}")
     right.metric("Kept", f"{kept[1]:,}", f"{kept[1] - kept[0]:+,}")
-    counts_beside(names, comparison.counts)
+    counts_beside(*comparison.counts, ("first", "second"))
     _metrics(first, second)
-    _spread(comparison)
+    _spreads(comparison.spreads)
     _only(first, "Only in the first", comparison.only_first)
     _only(second, "Only in the second", comparison.only_second)
     if comparison.why is not None and len(comparison.why):
@@ -91,30 +91,20 @@ def _metrics(first: Subject, second: Subject) -> None:
         st.info("Neither was checked; `cgankd check` measures a selection.")
 
 
-def _spread(comparison: Comparison) -> None:
+def _spreads(spreads: Mapping[str, pd.DataFrame]) -> None:
     """Draws each score's distribution among what is kept, as shares: sizes then do not matter."""
-    if not comparison.histograms:
+    if not spreads:
         return
     st.subheader("Scores of what is kept")
     places = st.columns(2)
-    for number, pair in enumerate(comparison.histograms):
-        first, second = pair
-        middles = (first.edges[:-1] + first.edges[1:]) / 2
-        table = pd.DataFrame(
-            {"first": _shares(first), "second": _shares(second)}, index=middles.round(4)
+    for number, (score, shares) in enumerate(spreads.items()):
+        places[number % 2].line_chart(
+            shares,
+            height=200,
+            x_label=COLUMN_NAMES[score],
+            y_label="share",
+            color=list(COLOURS[:2]),
         )
-        with places[number % 2]:
-            st.line_chart(
-                table,
-                height=200,
-                x_label=COLUMN_NAMES[first.score],
-                y_label="share",
-                color=list(COLOURS[:2]),
-            )
-
-
-def _shares(histogram: Histogram) -> np.ndarray:
-    return histogram.kept / max(int(histogram.kept.sum()), 1)
 
 
 def _only(subject: Subject, title: str, keys: np.ndarray) -> None:

@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.filters import (
+from cgankd.app.review.state import (
     COLUMN_NAMES,
     SORTABLE,
     UNREVIEWED,
     Filter,
+    ReviewState,
     matching,
     ordered,
     page,
     pages,
 )
-from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import SCORES, Subject
 from cgankd.app.review.views import (
     Cell,
@@ -32,7 +32,7 @@ from cgankd.app.review.views.one_by_one import draw_sample, give
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CgankdError
 from cgankd.shardset.places import stored_pictures
-from cgankd.shardset.reviews import NONE, VERDICTS
+from cgankd.shardset.reviews import VERDICTS
 
 SIZES = (200, 50, 500, 1000)
 DECISIONS = {"all": None, "kept": True, "dropped": False}
@@ -91,10 +91,7 @@ def _cells(state: ReviewState, rows: np.ndarray, by: str) -> list[Cell]:
     images = stored_pictures(subject.places, rows)
     cells = []
     for row, picture in zip(rows.tolist(), images, strict=True):
-        code = int(state.verdict[row])
-        verdict: str = "" if code == NONE else VERDICTS[code]
-        if verdict == "relabel":
-            verdict = f"relabel {subject.space.display(state.relabelled[row].item())}"
+        verdict = state.verdict_text(row)
         label = subject.space.display(subject.label[row].item())
         decision = _decision(subject, row)
         text = [label, decision]

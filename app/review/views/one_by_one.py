@@ -5,10 +5,9 @@ one after the other, for a phone or for the keyboard alone.
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.filters import COLUMN_NAMES, UNREVIEWED, Filter, matching
 from cgankd.app.review.images import real_picture, thumbnails
 from cgankd.app.review.sample import sample
-from cgankd.app.review.state import ReviewState
+from cgankd.app.review.state import COLUMN_NAMES, UNREVIEWED, Filter, ReviewState, matching
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import (
     facts_table,
@@ -21,7 +20,7 @@ from cgankd.app.review.views import (
     share,
 )
 from cgankd.shardset.errors import CgankdError
-from cgankd.shardset.reviews import VERDICTS, Verdict
+from cgankd.shardset.reviews import Verdict
 
 BUTTONS: tuple[tuple[str, Verdict, str], ...] = (
     ("Accept", "accept", "A"),
@@ -134,7 +133,6 @@ def _verdict_buttons(state: ReviewState, row: int, place: str, *, keys: bool) ->
 def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
     """Draws both; whether one was given."""
     space, given = state.subject.space, False
-    remark = state.remark_on(row)
     with st.expander("Relabel, comment"):
         label: float
         if space.task == "classification":
@@ -146,7 +144,7 @@ def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
             label = st.number_input(
                 "New label", value=float(state.subject.label[row]), key=f"{place}.label.{row}"
             )
-        before = remark.comment if remark else ""
+        before = state.comments[row]
         comment = st.text_input("Comment", before, key=f"{place}.comment.{row}", max_chars=2000)
         with st.container(horizontal=True):
             if st.button("Relabel", key=f"{place}.relabel"):
@@ -161,14 +159,10 @@ def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
 
 def _verdict(state: ReviewState, row: int) -> str:
     """The verdict on a row, by whom, and the comment."""
-    remark = state.remark_on(row)
-    if remark is None:
+    if not (verdict := state.verdict_text(row)):
         return "no verdict yet"
-    verdict: str = VERDICTS[state.verdict[row]]
-    if verdict == "relabel":
-        verdict += f" {state.subject.space.display(state.relabelled[row].item())}"
-    verdict += f", by {remark.reviewer}"
-    return f"{verdict}: {remark.comment}" if remark.comment else verdict
+    said = f"{verdict}, by {state.reviewers[row]}"
+    return f"{said}: {state.comments[row]}" if state.comments[row] else said
 
 
 def _facts(subject: Subject, row: int) -> None:

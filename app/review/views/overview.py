@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.filters import counted
+from cgankd.app.review.policy import counted
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import COLOURS, facts_table, opened, plain
 from cgankd.shardset.files import read_json
@@ -30,18 +30,16 @@ def draw() -> None:
         if version := _version(subject):
             st.metric("Version", version)
     st.subheader("Kept and dropped, by label")
-    parts = {"kept": counts.kept, **counts.dropped}
-    table = pd.DataFrame(parts, index=pd.Index(counts.names, name="label"))
     st.bar_chart(
-        table,
+        counts,
         height=280,
         y_label="samples",
         x_label="label",
-        color=list(COLOURS[: len(parts)]),
+        color=list(COLOURS[: len(counts.columns)]),
         sort=False,
     )
-    table.insert(0, "produced", counts.produced)
-    st.dataframe(table, alt="Samples produced, kept and dropped for each label")
+    counts.insert(0, "produced", counts.sum(axis=1))
+    st.dataframe(counts, alt="Samples produced, kept and dropped for each label")
     _metrics(subject)
     st.subheader("Where it comes from")
     facts_table(lineage(subject))

@@ -17,9 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cgankd.app.review.filters import counted
 from cgankd.app.review.images import thumbnails
-from cgankd.app.review.policy import Preview, preview, run_selection, save_recipe
+from cgankd.app.review.policy import Preview, counted, preview, run_selection, save_recipe
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import counts_beside, opened, pictures, plain, share, started
@@ -214,9 +213,9 @@ def _effect(state: ReviewState, effect: Preview) -> None:
     before, after = counted(subject), effect.counts
     for note in effect.notes:
         st.warning(plain(note))
-    kept = int(after.kept.sum())
+    kept = int(after["kept"].sum())
     with st.container(horizontal=True):
-        st.metric("Kept", f"{kept:,}", f"{kept - int(before.kept.sum()):+,}")
+        st.metric("Kept", f"{kept:,}", f"{kept - int(before['kept'].sum()):+,}")
         changes = effect.why.to_pylist()
         for change in ("came", "went", "relabelled"):
             number = sum(row["count"] for row in changes if row["change"] == change)
@@ -224,15 +223,13 @@ def _effect(state: ReviewState, effect: Preview) -> None:
     masks = {"now": subject.kept, "with this policy": effect.selection.reason < 0}
     means = pd.DataFrame({name: _means(subject, mask) for name, mask in masks.items()})
     st.dataframe(means, alt="Cheap metrics before and with this policy")
-    counts_beside(("now", "with this policy"), (before, after))
+    counts_beside(before, after, ("now", "with this policy"))
     for name, missing in effect.shortfall.items():
         st.warning(plain(f"{name} is {missing:,} short of its quota"))
-    examples = {
-        "Would come": effect.came, "Would go": effect.went, "Other label": effect.relabelled,
-    }  # fmt: skip
-    for title, rows in examples.items():
+    titles = {"came": "Would come", "went": "Would go", "relabelled": "Other label"}
+    for change, rows in effect.examples.items():
         if rows.size:
-            st.subheader(title)
+            st.subheader(titles[change])
             captions = [_decision(subject, effect.selection, row) for row in rows]
             pictures(thumbnails(subject, rows, 72), captions, 72)
 

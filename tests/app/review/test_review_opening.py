@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cgankd.app.review.filters import Filter, counted, histogram, ordered, page, pages
 from cgankd.app.review.images import rows_along, thumbnails
-from cgankd.app.review.policy import preview
+from cgankd.app.review.policy import counted, preview, spread
 from cgankd.app.review.sample import nearest_kept, sample
+from cgankd.app.review.state import Filter, ordered, page, pages
 from cgankd.app.review.subject import open_subject, with_selection
 from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput, CorruptShard
@@ -71,7 +71,7 @@ def test_what_is_missing_is_a_note_and_the_rest_is_shown(run):
     assert len(bare.notes) == 3
     assert all(np.isnan(values).all() for values in bare.scores.values())
     assert thumbnails(bare, [0])[0].error is None
-    assert histogram(bare, "teacher_error") is None
+    assert spread(bare, bare, "teacher_error") is None
     with pytest.raises(BadInput, match="no scores to select by"):
         preview(bare, Policy())
     assert sample(bare, 0).teacher == ()
@@ -221,13 +221,17 @@ def test_pages_hold_what_fits_and_end():
     assert page(rows[:0], 0, 20).tolist() == []
 
 
-def test_counts_and_histograms_add_up(subject):
-    """Every sample is once in a count and once in each histogram."""
+def test_counts_and_distributions_add_up(subject):
+    """Every sample is once in a count, and what is kept once in a distribution."""
     counts = counted(subject)
-    drawn = histogram(subject, "teacher_error", bins=7)
+    everything = replace(subject, reason=np.full(60, -1, np.int8))
+    shares = spread(subject, everything, "teacher_error", bins=7)
+    errors = subject.scores["teacher_error"]
+    low, high = np.quantile(errors.astype(float), [0.005, 0.995])
+    expected, _ = np.histogram(np.clip(errors, low, high), np.linspace(low, high, 8))
 
-    assert counts.produced.tolist() == [20, 20, 20]
-    assert counts.kept.sum() == subject.kept.sum() == drawn.kept.sum()
-    assert list(counts.dropped) == ["teacher"]
-    assert drawn.dropped.sum() == 60 - subject.kept.sum()
-    assert len(drawn.kept) == 7
+    assert list(counts) == ["kept", "teacher"]
+    assert counts.sum(axis=1).tolist() == [20, 20, 20]
+    assert counts["kept"].sum() == subject.kept.sum()
+    assert shares["second"].tolist() == (expected / 60).tolist()
+    assert shares["first"].sum() == pytest.approx(1)

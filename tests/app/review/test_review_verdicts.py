@@ -8,11 +8,10 @@ import pyarrow.compute as pc
 import pytest
 
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.filters import Filter, matching
 from cgankd.app.review.images import reals_or_reason
 from cgankd.app.review.policy import compare, overrides_of, preview
-from cgankd.app.review.state import ReviewState
-from cgankd.app.review.subject import open_subject
+from cgankd.app.review.state import Filter, ReviewState, matching
+from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.pool.run_folder import RunFolder
@@ -35,9 +34,9 @@ def test_verdicts_are_there_after_opening_again(run):
         assert np.array_equal(getattr(state, name), getattr(again, name), equal_nan=True)
     assert again.counts() == {"reject": 3, "relabel": 1}
     assert again.relabelled[4] == 2
-    assert again.remark_on(4).comment == "a two"
-    assert again.remark_on(4).reviewer == "first"
-    assert again.remark_on(5) is None
+    assert again.comments[[4, 5]].tolist() == ["a two", ""]
+    assert again.reviewers[[4, 5]].tolist() == ["first", ""]
+    assert [again.verdict_text(row) for row in (3, 4, 5)] == ["reject", "relabel class 2", ""]
     assert shown(again.subject, Filter(verdicts=("relabel",)), again.verdict) == [4]
 
 
@@ -53,7 +52,7 @@ def test_undo_brings_back_each_verdict_that_stood_before(run):
 
     assert np.array_equal(again.verdict, before[0])
     assert np.array_equal(again.relabelled, before[1], equal_nan=True)
-    assert (again.remark_on(1).comment, again.remark_on(2).reviewer) == ("zero", "second")
+    assert (again.comments[1], again.reviewers[2]) == ("zero", "second")
     state.undo(**ME)
     state.undo(**ME)
     assert state.undo(**ME) is None
@@ -71,7 +70,7 @@ def test_a_verdict_on_all_that_match_is_one_line(run):
     again = ReviewState.open(run)
 
     assert again.counts() == {"accept": len(dropped), "flag": 1}
-    assert {again.remark_on(row).comment for row in rows} == {"<b>look</b>"}
+    assert set(again.comments[rows]) == {"<b>look</b>"}
     state.undo(**ME)
     assert ReviewState.open(run).counts() == {"accept": len(dropped)}
 
@@ -142,12 +141,12 @@ def test_a_preview_is_what_selecting_would_do(subject, made):
     now, was = seen.selection.kept, before["kept"].to_numpy()
     changes = {"came": keys[now & ~was], "went": keys[was & ~now]}
 
-    assert seen.counts.kept.max() <= 9
-    assert seen.counts.produced.tolist() == [20, 20, 20]
+    assert seen.counts["kept"].max() <= 9
+    assert seen.counts.sum(axis=1).tolist() == [20, 20, 20]
     for change, expected in changes.items():
-        assert getattr(seen, change).tolist() == expected[:12].tolist()
+        assert seen.examples[change].tolist() == expected[:12].tolist()
     assert sum(seen.why["count"].to_pylist()) == sum(map(len, changes.values()))
-    assert len(preview(subject, policy, examples=1).went) == 1
+    assert len(preview(subject, policy, examples=1).examples["went"]) == 1
 
 
 def test_a_preview_heeds_verdicts_and_neighbours(run):
@@ -157,7 +156,7 @@ def test_a_preview_heeds_verdicts_and_neighbours(run):
     policy = Policy(subsample="none", filter="none", duplicates="calibrated", memorised=0.99)
     seen = preview(state.subject, policy, state.reviews())
 
-    assert {name: int(n.sum()) for name, n in seen.counts.dropped.items()} == {
+    assert seen.counts.drop(columns="kept").sum().to_dict() == {
         "duplicate": 2,
         "memorised": 1,
         "reviewer": 1,
@@ -219,10 +218,8 @@ def test_two_selections_are_compared_key_by_key(run):
             "count": len(seen.only_first),
         }
     ]
-    assert len(seen.changes) == len(seen.only_first)
-    for one, two in seen.histograms:
-        assert np.array_equal(one.edges, two.edges)
-        assert (one.kept + one.dropped).sum() == (two.kept + two.dropped).sum() == 60
+    assert set(seen.spreads) == set(SCORES)
+    assert all(np.allclose(shares.sum(), 1) for shares in seen.spreads.values())
 
 
 def test_different_pools_are_compared_by_counts_alone(subject, tmp_path):
@@ -230,9 +227,8 @@ def test_different_pools_are_compared_by_counts_alone(subject, tmp_path):
     other = write_run(tmp_path / "other", tiny_plan(seed=5), tiny_space())
     seen = compare(subject, open_subject(other))
 
-    assert not seen.same_pool
-    assert seen.changes is None
-    assert [counts.produced.sum() for counts in seen.counts] == [60, 24]
+    assert seen.why is None
+    assert [counts.to_numpy().sum() for counts in seen.counts] == [60, 24]
     two = write_run(tmp_path / "two", tiny_plan(classes=2), tiny_space(2))
     with pytest.raises(BadInput, match="different labels"):
         compare(subject, open_subject(two))

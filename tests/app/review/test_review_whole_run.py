@@ -115,7 +115,7 @@ def test_a_previewed_policy_is_saved_and_run(whole, tmp_path):
 
     assert load_recipe(str(saved)).policy == policy
     assert load_recipe(str(saved)).name == "digits"
-    assert facts["kept"] == seen.counts.kept.sum()
+    assert facts["kept"] == seen.counts["kept"].sum()
     again = open_subject(run, "half")
     assert np.array_equal(again.reason, seen.selection.reason)
     assert again.policy == policy

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from cgankd.app.console import Console
-from cgankd.app.review.filters import matching
+from cgankd.app.review.state import matching
 from cgankd.curation.neighbours.table import Neighbours, Thresholds
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.reviews import NONE
