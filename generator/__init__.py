@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from cgankd.generator.biggan import BigGAN
 from cgankd.generator.ccgan import CcGAN
 from cgankd.generator.interface import Generator, ImageSpace
+from cgankd.nets.networks import fill_network
 from cgankd.shardset.errors import CheckpointError
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.weights import CONFIG, load_foreign, load_weights, save_weights
@@ -91,13 +92,7 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
         raise CheckpointError(
             f"{folder / CONFIG} does not describe a generator: {' '.join(str(error).split())[:200]}"
         ) from error
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: the weights do not fit the network of config.json: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+    fill_network(network, state, where=f"{folder}: the weights and config.json disagree")
     return network.to(device).eval()
 
 

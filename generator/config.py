@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cgankd.generator.augment import Augmentation
-from cgankd.generator.losses import LossName
-
+Augmentation = Literal["colour", "translation", "cutout"]
+LossName = Literal["hinge", "vanilla"]
 Vicinity = Literal["hard", "soft"]
 
 

@@ -4,7 +4,7 @@ Ding et al. 2021 (arXiv 2011.07379, §4.3): x2y learns image → feature → lab
 label → feature such that x2y's last layer, h2y, reads the label back. y2h is what stays.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -61,10 +61,6 @@ class ImageToLabel(nn.Module):
         return F.relu(self.last(features))[:, 0]
 
 
-def silent(done: int, total: int, values: Mapping[str, float]) -> None:
-    """The progress of what nobody watches."""
-
-
 def train_label_embedding(
     pixels: Tensor,
     targets: Tensor,
@@ -72,7 +68,7 @@ def train_label_embedding(
     seed: int,
     *,
     stop_after: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = lambda done, total, values: None,
 ) -> tuple[LabelEmbedding, dict[str, float]]:
     """The trained y2h and two mean absolute errors as parts of the range: of labels there and
     back (`label_reconstruction_error`) and of x2y on its images (`image_label_error`).

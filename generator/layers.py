@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 EPSILON = 1e-8
 
+Weighted = nn.Conv2d | nn.Linear | nn.Embedding
+
 
 class _DivideBySigma(torch.autograd.Function):
     """W/σ and its gradient (g − ⟨g, W/σ⟩ u vᵀ)/σ, u and v held fixed.
@@ -54,9 +56,6 @@ class Conv2d(nn.Conv2d):
     the same result for 4/9 of the work.
     """
 
-    u0: Tensor
-    sv0: Tensor
-
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, *, spectral: bool = True
     ) -> None:
@@ -81,9 +80,6 @@ class Conv2d(nn.Conv2d):
 class Linear(nn.Linear):
     """A linear layer in its input's dtype, spectrally normalised or plain."""
 
-    u0: Tensor
-    sv0: Tensor
-
     def __init__(
         self, inputs: int, outputs: int, bias: bool = True, *, spectral: bool = True
     ) -> None:
@@ -98,9 +94,6 @@ class Linear(nn.Linear):
 class SpectralEmbedding(nn.Embedding):
     """A vector for each class, spectrally normalised."""
 
-    u0: Tensor
-    sv0: Tensor
-
     def __init__(self, count: int, size: int) -> None:
         super().__init__(count, size)
         _add_singular_vector(self)
@@ -109,12 +102,12 @@ class SpectralEmbedding(nn.Embedding):
         return F.embedding(index, _weight(self, torch.float32))
 
 
-def _add_singular_vector(layer: Conv2d | Linear | SpectralEmbedding) -> None:
+def _add_singular_vector(layer: Weighted) -> None:
     layer.register_buffer("u0", torch.randn(1, layer.weight.shape[0]))
     layer.register_buffer("sv0", torch.ones(1))
 
 
-def _weight(layer: Conv2d | Linear | SpectralEmbedding, dtype: torch.dtype) -> Tensor:
+def _weight(layer: Weighted, dtype: torch.dtype) -> Tensor:
     """The weight in `dtype`, over its largest singular value where the layer keeps a vector for it;
     float32 inside.
     """
@@ -136,14 +129,13 @@ def _spread(kernel: Tensor) -> Tensor:
 def initialise(network: nn.Module, initial: Literal["normal", "orthogonal"]) -> None:
     """Sets weights to N(0, 0.02²) or to orthogonal rows, embeddings to N(0, 0.02²), biases to 0."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+        if isinstance(module, Weighted):
             if initial == "normal" or isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             else:
                 nn.init.orthogonal_(module.weight)
-            for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias":
-                    nn.init.zeros_(parameter)
+            if not isinstance(module, nn.Embedding) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class SelfAttention(nn.Module):

@@ -19,8 +19,6 @@ from cgankd.generator.layers import Conv2d, Linear, SelfAttention, SpectralEmbed
 from cgankd.shardset.identity import latents
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
-EPSILON = 1e-5
-
 
 def bottom_and_doublings(image_size: int) -> tuple[int, int]:
     """Where a pyramid starts (4 to 8 pixels) and how often it doubles to reach `image_size`."""
@@ -53,14 +51,11 @@ class ConditionalBatchNorm(nn.Module):
         super().__init__()
         self.gain = label_layer(space, channels)
         self.bias = label_layer(space, channels)
-        self.momentum = 0.1
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        normal = F.batch_norm(
-            x, self.stored_mean, self.stored_var, None, None, self.training, self.momentum, EPSILON
-        )
+        normal = F.batch_norm(x, self.stored_mean, self.stored_var, training=self.training)
         gain = (1 + self.gain(labels)).to(x.dtype)[:, :, None, None]
         bias = self.bias(labels).to(x.dtype)[:, :, None, None]
         return torch.addcmul(bias, normal, gain)
@@ -76,20 +71,12 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.momentum = 0.1
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(
-            x,
-            self.stored_mean,
-            self.stored_var,
-            self.gain,
-            self.bias,
-            self.training,
-            self.momentum,
-            EPSILON,
+            x, self.stored_mean, self.stored_var, self.gain, self.bias, self.training
         )
 
 
@@ -166,8 +153,7 @@ class ResidualGenerator(AdversarialGenerator):
 
     def sample(self, draws: Tensor, conditions: Tensor) -> Tensor:
         """Images float32 `[n, c, h, w]` of latents `[n, latent_dim]` and targets `[n]`."""
-        images: Tensor = self(draws, conditions)
-        return images
+        return self.forward(draws, conditions)
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
         labels = self.embedding(targets)
@@ -179,11 +165,9 @@ class ResidualGenerator(AdversarialGenerator):
             for layer in attention:
                 h = layer(h)
         images = torch.tanh(self.output_layer(h).float())
-        if images.shape[2] > self.image_size:
-            start = (images.shape[2] - self.image_size) // 2
-            end = start + self.image_size
-            images = images[:, :, start:end, start:end]
-        return images
+        start = (images.shape[2] - self.image_size) // 2
+        end = start + self.image_size
+        return images[:, :, start:end, start:end]
 
 
 class DiscriminatorBlock(nn.Module):

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from cgankd.generator import GeneratorKind, saved_form
-from cgankd.generator.augment import UNIFORMS, augment
-from cgankd.generator.conditions import conditions
 from cgankd.generator.config import GeneratorTraining
+from cgankd.generator.game import LOSSES, UNIFORMS, augment, conditions
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
-from cgankd.generator.label_embedding import silent, train_label_embedding
+from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.layers import initialise
-from cgankd.generator.losses import LOSSES
 from cgankd.generator.watch import check_health, check_images, grid_png, spread
 from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, as_images
@@ -55,7 +53,7 @@ def train_generator(
     threads: int | None = None,
     stop_after: int | None = None,
     embedding_steps: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = lambda done, total, values: None,
 ) -> dict[str, Any]:
     """Facts about the averaged generator that now lies in `folder`, trained on real images.
 

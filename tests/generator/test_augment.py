@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cgankd.generator.augment import UNIFORMS, Augmentation, augment
+from cgankd.generator.config import Augmentation
+from cgankd.generator.game import UNIFORMS, augment
 
 unit = st.floats(0, 0.999)
 

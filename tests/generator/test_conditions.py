@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cgankd.generator.conditions import Pairs, VicinalConditions
 from cgankd.generator.config import GeneratorTraining, Vicinity
+from cgankd.generator.game import Pairs, VicinalConditions
 from cgankd.shardset.labels import ContinuousLabels
 
 SPACE = ContinuousLabels(unit="bar", low=0, high=10)

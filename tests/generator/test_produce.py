@@ -214,10 +214,10 @@ def test_kill_9_and_a_rerun_give_the_bytes_of_an_undisturbed_run(
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
-    """In one line, with the first keys that differ."""
+    """In one line, with the first tensor that differs."""
     save_weights(tmp_path, build_generator(SHAPE), {**SHAPE, "space": tiny_space(4).model_dump()})
 
-    with pytest.raises(CheckpointError, match=r"do not fit .*gain\.weight") as caught:
+    with pytest.raises(CheckpointError, match=r"do not fit .*bias\.weight") as caught:
         load_generator(tmp_path, CPU)
 
     assert "\n" not in str(caught.value)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cgankd.generator.conditions import kernel_sigma, reach, vicinity_kappa
 from cgankd.generator.config import Vicinity
+from cgankd.generator.game import kernel_sigma, reach, vicinity_kappa
 
 AGES = np.arange(1, 61) / 60  # UTKFace
 ANGLES = np.arange(1, 900, 2) / 10 / 90  # RC-49: 0.1, 0.3, … 89.9 degrees

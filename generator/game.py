@@ -1,25 +1,66 @@
-"""What the two players of a training step are given: real images, and a condition for each image.
+"""A step of the game: what its two players are given, what the discriminator sees, what both pay.
 
 With classes, images and labels are drawn as they are. With continuous labels the discriminator is
 given a target label with a real image and a generated one from the target's vicinity: the hard
 and soft vicinal losses (HVDL, SVDL) of CcGAN (Ding et al. 2021, arXiv 2011.07379, §4, eqs. 9 and
 10). Few images have exactly one continuous label, so those around it count too: within κ (hard),
 or weighted by exp(−κ d²) of their distance d (soft), labels scaled to [0, 1].
+
+Real and generated images alike are augmented differentiably, after Zhao et al. 2020 (arXiv
+2006.10738): colour, translation by up to 1/8 and a cut-out square of half the size. The random
+numbers are given, so a step can be repeated; nothing is gathered or scattered, so the gradient is
+the same in every run.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd.generator.config import GeneratorTraining, Vicinity
+from cgankd.generator.config import Augmentation, GeneratorTraining, LossName, Vicinity
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 
 GRID_CLASSES, GRID_VALUES = 16, 9  # rows of the sample grid
 LEAST_WEIGHT = 1e-3  # of the soft vicinity: what weighs less is not drawn
 REDRAWS = 16  # of a target label's noise, where no image lies in the vicinity
+UNIFORMS = 7  # of an augmented image: brightness, saturation, contrast, and two places each
+
+
+class GanLoss(NamedTuple):
+    """What the discriminator pays for real and generated images, and what the generator pays.
+
+    Every function takes scores float `[n]` and returns one value per sample, `[n]`.
+
+    >>> LOSSES["hinge"].real(torch.tensor([-1.0, 0.5, 2.0]))
+    tensor([2.0000, 0.5000, 0.0000])
+    """
+
+    real: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+
+LOSSES: dict[LossName, GanLoss] = {
+    # max(0, 1 − D(x)), max(0, 1 + D(G(z))) and −D(G(z)): Lim & Ye 2017 (arXiv 1705.02894), used
+    # by BigGAN.
+    "hinge": GanLoss(
+        real=lambda scores: F.relu(1 - scores),
+        fake=lambda scores: F.relu(1 + scores),
+        generator=lambda scores: -scores,
+    ),
+    # −log σ(D(x)), −log(1 − σ(D(G(z)))) and −log σ(D(G(z))): the binary cross-entropy of
+    # Goodfellow et al. 2014 (arXiv 1406.2661) with its non-saturating form for the generator;
+    # scores are logits.
+    "vanilla": GanLoss(
+        real=lambda scores: F.softplus(-scores),
+        fake=lambda scores: F.softplus(scores),
+        generator=lambda scores: F.softplus(-scores),
+    ),
+}
 
 
 class Pairs(NamedTuple):
@@ -170,3 +211,59 @@ def reach(kappa: float, kind: Vicinity) -> float:
     """How far from a label its vicinity reaches: κ, or where the weight has fallen to 0.001."""
     # exp(−κ d²) = w at d = √(−ln w / κ).
     return kappa if kind == "hard" else math.sqrt(-math.log(LEAST_WEIGHT) / kappa)
+
+
+def augment(images: Tensor, uniforms: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
+    """Images float `[n, c, h, w]`, augmented; uniforms float `[n, UNIFORMS]` in [0, 1).
+
+    >>> augment(torch.ones(1, 1, 4, 4), torch.zeros(1, UNIFORMS), ["cutout"])[0, 0, :2]
+    tensor([[0., 1., 1., 1.],
+            [1., 1., 1., 1.]])
+    """
+    if "colour" in kinds:
+        images = _colour(images, uniforms[:, :3])
+    if "translation" in kinds:
+        images = _translate(images, uniforms[:, 3:5])
+    if "cutout" in kinds:
+        images = _cut_out(images, uniforms[:, 5:7])
+    return images
+
+
+def _colour(images: Tensor, uniforms: Tensor) -> Tensor:
+    """Brightness ±½, saturation ×0…2 (where there is colour), contrast ×½…1½."""
+    brightness, saturation, contrast = uniforms[:, :, None, None, None].unbind(1)
+    images = images + (brightness - 0.5)
+    if images.shape[1] > 1:
+        images = torch.lerp(images.mean(1, keepdim=True), images, 2 * saturation)
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast + 0.5)
+
+
+def _translate(images: Tensor, uniforms: Tensor) -> Tensor:
+    """Whole pixels up to an eighth of the size each way; what comes in from outside is 0."""
+    # A shift along an axis is a product with a 0/1 matrix: exact, and its gradient is one too.
+    rows = _shift_matrices(images.shape[2], uniforms[:, 0]).to(images.dtype)
+    columns = _shift_matrices(images.shape[3], uniforms[:, 1]).to(images.dtype)
+    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+
+
+def _shift_matrices(size: int, uniforms: Tensor) -> Tensor:
+    """Matrices `[n, size, size]` that move a vector by up to ±size/8."""
+    reach = max(1, round(size / 8))
+    shifts = (uniforms * (2 * reach + 1)).floor().long() - reach
+    places = torch.arange(size, device=uniforms.device)
+    return places[None, :, None] == places[None, None, :] + shifts[:, None, None]
+
+
+def _cut_out(images: Tensor, uniforms: Tensor) -> Tensor:
+    """A square of half the size becomes 0; its centre is anywhere, so part may lie outside."""
+    inside_rows = _in_window(images.shape[2], uniforms[:, 0])[:, None, :, None]
+    inside_columns = _in_window(images.shape[3], uniforms[:, 1])[:, None, None, :]
+    return images.masked_fill(inside_rows & inside_columns, 0.0)
+
+
+def _in_window(size: int, uniforms: Tensor) -> Tensor:
+    """Which of `size` places lie in a window of size/2 around a random place, bool `[n, size]`."""
+    half = (size // 2) // 2
+    start = (uniforms * (size + 1)).floor()[:, None] - half
+    places = torch.arange(size, device=uniforms.device)[None]
+    return (places >= start) & (places < start + size // 2)
