@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cgankd import generator
 from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
 from cgankd.curation.policies import Policy, current_names
-from cgankd.generator import GeneratorKind, with_kind
+from cgankd.generator import GeneratorKind
 from cgankd.generator.config import GeneratorTraining
+from cgankd.nets import feature_nets
 from cgankd.nets.training import StudentTraining
 from cgankd.shardset.errors import RecipeError
 from cgankd.shardset.labels import LabelSettings
@@ -28,6 +30,11 @@ from cgankd.student.methods import Method, current_methods, method_kinds
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 # Selections that every run has, each the recipe's policy with parts left out.
 BUILT_IN_SELECTIONS = ("raw", "subsampled", "filtered", "relabelled", "cgan-kd")
+# Settings whose kind was called `network` until 0.1, and what reads them.
+KINDS_ONCE_NETWORKS: Mapping[str, Callable[[Any], Any]] = {
+    "generator.network": generator.with_kind,
+    "ratio.features": feature_nets.with_kind,
+}
 # Fields of a student's training that the search sets.
 DECIDED_BY = {
     "student.training.steps": "student.steps",
@@ -335,10 +342,9 @@ def with_overrides(
     renamed: list[str] = []
     if isinstance(data.get("policy"), Mapping):
         data["policy"], renamed = current_names(data["policy"])
-    renamed += _name_generator_kind(data)
+    renamed += _name_kinds(data)
     for override in overrides:
         renamed += _apply_override(data, override)
-    renamed += _name_generator_kind(data)  # an override's old name prevails over the file's kind
     if renamed and note is not None:
         note("; ".join(dict.fromkeys(renamed)))
     return data
@@ -371,6 +377,11 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
         raise RecipeError(f"--set {override!r} is not path=value, like policy.filter.rho=0.8")
     if path in DECIDED_BY:
         raise RecipeError(f"--set {path} has no effect: {DECIDED_BY[path]} decides")
+    lines = []
+    for section in KINDS_ONCE_NETWORKS:
+        if path == f"{section}.network":
+            path = f"{section}.kind"
+            lines.append(_now_kind(section))
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -394,17 +405,24 @@ def _apply_override(data: dict[str, Any], override: str) -> list[str]:
         for name in data.keys() - records[0].model_fields.keys():
             del data[name]
     data[last] = value
-    return []
+    return lines
 
 
-def _name_generator_kind(data: Mapping[str, Any]) -> list[str]:
-    """Renames the field that once named a generator's kind; returns a line if it was there."""
-    section = data.get("generator")
-    settings = section.get("network") if isinstance(section, dict) else None
-    if not isinstance(settings, Mapping) or "network" not in settings:
-        return []
-    data["generator"]["network"] = with_kind(settings)
-    return ["generator.network.network is now generator.network.kind"]
+def _name_kinds(data: Mapping[str, Any]) -> list[str]:
+    """Renames the fields that once named a kind; returns a line for each that was there."""
+    lines = []
+    for path, with_kind in KINDS_ONCE_NETWORKS.items():
+        part, field = path.split(".")
+        section = data.get(part)
+        settings = section.get(field) if isinstance(section, dict) else None
+        if isinstance(settings, Mapping) and "network" in settings:
+            data[part][field] = with_kind(settings)
+            lines.append(_now_kind(path))
+    return lines
+
+
+def _now_kind(path: str) -> str:
+    return f"{path}.network is now {path}.kind"
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import REASONS, select
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import as_images
-from cgankd.nets.feature_nets import FeatureConfig, features_of, train_feature_net
+from cgankd.nets.feature_nets import Small, features_of, train_feature_net
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ClassLabels
 from cgankd.shardset.sources.read import SourceColumns, read_source
@@ -74,7 +74,7 @@ def main() -> None:
     good = fault == ""
     right = (logits.argmax(1) == assigned)[good].mean()
     net = train_feature_net(
-        real, real_labels, FeatureConfig(), space=space, seed=0, device=CPU, precision="float32"
+        real, real_labels, Small(), space=space, seed=0, device=CPU, precision="float32"
     )
     features, real_features = (
         features_of(net, some, device=CPU, precision="float32", batch=500).astype(np.float16)

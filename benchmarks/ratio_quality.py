@@ -23,7 +23,7 @@ from cgankd.app.stages.build import first_round
 from cgankd.app.stages.selections import decide, read_scores
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.policies import Policy
-from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
+from cgankd.nets.feature_nets import FeatureNet, Small, features_of, train_feature_net
 from cgankd.shardset.pool.plan import read_plan
 
 RANDOM_HALVES = 5
@@ -110,7 +110,7 @@ def _judge(ctx: Context) -> tuple[FeatureNet, tuple[np.ndarray, np.ndarray]]:
     judge = train_feature_net(
         pixels[a],
         labels[a],
-        FeatureConfig(steps=1500, dim=64),
+        Small(steps=1500, dim=64),
         space=ctx.space,
         seed=1,
         device=ctx.device,

@@ -23,7 +23,13 @@ from cgankd.curation.metrics.metrics import (
     vendi_metric,
 )
 from cgankd.nets.batches import TrainingData
-from cgankd.nets.feature_nets import FeatureConfig, FeatureNet, features_of, train_feature_net
+from cgankd.nets.feature_nets import (
+    FeatureConfig,
+    FeatureNet,
+    Small,
+    features_of,
+    train_feature_net,
+)
 from cgankd.nets.networks import save_network
 from cgankd.nets.training import train_network
 from cgankd.shardset.files import derive_seed
@@ -35,8 +41,8 @@ from cgankd.shardset.weights import save_weights, weights_sha256
 from cgankd.student.evaluate import outputs_of, predictions
 
 # Wide enough to regress by; small enough to train in seconds where images are small.
-NETWORK = FeatureConfig(width=16, dim=32, steps=400, shift=0.0)
-NET = f"{NETWORK.network}, {NETWORK.dim} features"
+NETWORK = Small(width=16, dim=32, steps=400, shift=0.0)
+NET = f"{NETWORK.kind}, {NETWORK.dim} features"
 BATCH = 500  # images that features are computed of at once
 LEARNED_IMAGES = 4_000  # at most, so that the fresh student costs about what one of a run does
 

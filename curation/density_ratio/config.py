@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cgankd.curation.density_ratio.judge import RatioLimits
 from cgankd.curation.density_ratio.model import RatioNetwork
-from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.nets.feature_nets import FeatureKind, ResNet34, Small
 
 
 class RatioConfig(BaseModel):
@@ -14,7 +14,9 @@ class RatioConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    features: FeatureConfig = FeatureConfig()
+    features: FeatureKind = Field(
+        Small(), description="the net whose features of images the ratio is fitted on"
+    )
     features_from: Literal["generated", "reals"] = Field(
         "generated",
         description="what the feature net learns from; reals: as published, and on small data the "
@@ -88,8 +90,7 @@ class RatioConfig(BaseModel):
 # The published recipe with the steps for CIFAR-100's 50,000 images (350 and 200 epochs). On small
 # data its diagnostics fail, as they should.
 PUBLISHED = RatioConfig(
-    features=FeatureConfig(
-        network="resnet34",
+    features=ResNet34(
         dim=3072,
         steps=68_000,
         batch=256,

@@ -16,12 +16,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from cgankd.nets.device import channels_last, precise
-from cgankd.nets.feature_nets import (
-    FeatureConfig,
-    FeatureNet,
-    build_feature_net,
-    padded_images,
-)
+from cgankd.nets.feature_nets import FeatureConfig, FeatureKind, FeatureNet, padded_images
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.weights import load_weights
@@ -162,12 +157,8 @@ class RatioModel(FeatureRatio):
 
     def __init__(self, shape: Mapping[str, Any]) -> None:
         super().__init__(shape)
-        self.net = build_feature_net(
-            FeatureConfig(**shape["features"]),
-            space=self.space,
-            channels=shape["channels"],
-            size=shape["size"],
-        )
+        kind: FeatureConfig = TypeAdapter(FeatureKind).validate_python(shape["features"])
+        self.net = kind.net(self.space.outputs, shape["channels"], shape["size"])
 
     @torch.inference_mode()
     def ratios(self, images: Tensor, labels: Tensor) -> Tensor:

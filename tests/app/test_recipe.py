@@ -180,6 +180,22 @@ def test_a_generator_s_old_names_are_read_and_the_new_ones_are_told(tmp_path):
     assert notes == ["generator.network.network is now generator.network.kind"] * 2
 
 
+def test_a_feature_net_s_old_names_are_read_and_the_new_ones_are_told(tmp_path):
+    """An old recipe names the settings of every kind; what its own does not have is left out."""
+    old = tmp_path / "old.yaml"
+    settings = "{network: resnet34, width: 32, sparsity: 0.001, label_weight: 1.0, dim: 3072,"
+    old.write_text(preset_text("cifar10").replace("{kind: resnet34, dim: 3072,", settings))
+    notes = []
+
+    recipe = load_recipe(str(old), note=notes.append)
+    assert recipe.ratio == load_recipe("cifar10").ratio
+    again = load_recipe("cifar10", ["ratio.features.network=small"], notes.append)
+    assert (again.ratio.features.kind, again.ratio.features.dim) == ("small", 3072)
+    assert notes == ["ratio.features.network is now ratio.features.kind"] * 2
+    with pytest.raises(RecipeError, match=r"unknown key ratio\.features\.width"):
+        load_recipe("cifar10", ["ratio.features.width=16"])
+
+
 @pytest.mark.parametrize(
     ("override", "problem"),
     [

@@ -9,15 +9,13 @@ from cgankd.curation.density_ratio.config import RatioConfig
 from cgankd.curation.density_ratio.fit import fit_ratio, joined_groups
 from cgankd.curation.density_ratio.model import Projection, load_ratio
 from cgankd.curation.density_ratio.training import Vicinity
-from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.nets.feature_nets import Small
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 
 CPU = torch.device("cpu")
 BAR = ContinuousLabels(unit="bar", low=0, high=3, groups=4)
-QUICK = RatioConfig(
-    features=FeatureConfig(width=16, dim=32, steps=150, batch=64), steps=200, batch=64
-)
+QUICK = RatioConfig(features=Small(width=16, dim=32, steps=150, batch=64), steps=200, batch=64)
 
 
 def fit(arrays, folder, config=QUICK, space=BAR):

@@ -21,7 +21,7 @@ from cgankd.curation.density_ratio.fit import (
     split_generated,
 )
 from cgankd.curation.density_ratio.model import FeatureRatio, load_ratio
-from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.nets.feature_nets import Small
 from cgankd.shardset.errors import BadInput, CheckpointError, TrainingDiverged
 from cgankd.shardset.files import canonical_json, derive_seed, sha256_file
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
@@ -29,7 +29,7 @@ from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 FOUR = ClassLabels(names=("0", "1", "2", "3"))
 RANGE = ContinuousLabels(unit="bar", low=0, high=12)
 CPU = torch.device("cpu")
-FEATURES = FeatureConfig(width=16, dim=32, steps=150, batch=64)
+FEATURES = Small(width=16, dim=32, steps=150, batch=64)
 QUICK = RatioConfig(features=FEATURES, steps=300, batch=64)
 # As published, but for the time it takes.
 OLD = PUBLISHED.model_copy(

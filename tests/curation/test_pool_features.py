@@ -5,18 +5,14 @@ import pytest
 import torch
 
 from cgankd.curation.neighbours.pool_features import StoredFeatures, array_name, short_features
-from cgankd.nets.feature_nets import FeatureConfig, build_feature_net
+from cgankd.nets.feature_nets import Small
 from cgankd.shardset.errors import CorruptShard
-from cgankd.shardset.labels import ClassLabels
-
-SPACE = ClassLabels(names=("a", "b"))
 
 
 def described(dim, pixels):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = FeatureConfig(width=8, dim=dim)
-        net = build_feature_net(config, space=SPACE, channels=1, size=8).eval()
+        net = Small(width=8, dim=dim).net(outputs=2, channels=1, size=8).eval()
     device = torch.device("cpu")
     found = short_features(net, pixels, device=device, precision="float32", batch=20)
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from cgankd.curation.density_ratio.fit import RatioConfig, fit_ratio
 from cgankd.curation.density_ratio.model import load_ratio
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.scoring import ScoreJob, score_shard, score_table
-from cgankd.nets.feature_nets import FeatureConfig
+from cgankd.nets.feature_nets import Small
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.pool.shards import PoolShardWriter, read_shard
 from cgankd.shardset.tables import read_numbered, read_table
@@ -102,7 +102,7 @@ def test_ratio_is_the_models(pool):
     parts = [read_shard(pool / "pool", index) for index in range(3)]
     pixels = np.concatenate([pixels for pixels, _ in parts])
     labels = np.concatenate([rows["label"].to_numpy() for _, rows in parts])
-    config = RatioConfig(features=FeatureConfig(width=8, dim=8, steps=5, batch=8), steps=20)
+    config = RatioConfig(features=Small(width=8, dim=8, steps=5, batch=8), steps=20)
     fit_ratio(
         pixels[::4],
         labels[::4],
