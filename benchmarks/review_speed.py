@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.select_speed import near_duplicates
-from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import counted, preview, spread
-from cgankd.app.review.sample import sample
+from cgankd.app.review.sample import sample, thumbnails
 from cgankd.app.review.state import Filter, ReviewState, matching, ordered, page
 from cgankd.app.review.subject import SCORES
 from cgankd.curation.policies import Policy

@@ -1,7 +1,9 @@
-"""Everything that is known of one sample, read when somebody looks at it."""
+"""Everything that is known of one sample, read when somebody looks at it; and images for a page,
+generated and real: some of a label, a strip along the labels, a blind test.
+"""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cgankd.app.review.images import Reals
 from cgankd.app.review.subject import SCORES, Subject
 from cgankd.curation.policies.selection import KEPT, REASONS
-from cgankd.shardset.errors import CorruptShard
+from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.identity import key_text
+from cgankd.shardset.images import BadImage, decode_png, encode_png
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.places import PoolPlaces
+from cgankd.shardset.places import Picture, PoolPlaces, stored_pictures
 from cgankd.shardset.tables import table_name
 
-TOP = 5
+TOP = 5  # classes of the teacher that are shown
 MOST_NEAR = 8
 
 
@@ -37,48 +39,56 @@ class Near:
 class Sample:
     """One sample as its page shows it."""
 
-    row: int
     key: int
     label: str  # after the selection, by name or with its unit
     original_label: str
     reason: str | None  # None: kept
-    scores: dict[str, float]  # those that it has
+    scores: Mapping[str, float]  # those that it has
     teacher: tuple[tuple[str, float], ...]  # classes: name and probability, the likeliest first
     teacher_value: str | None  # continuous labels: with its unit
     nearest_real: int | None  # into training ++ validation images
-    nearest_real_label: str | None
     near: tuple[Near, ...]  # kept samples that are nearly the same, the most alike first
-    origin: dict[str, str | int | float]  # pool_id, seed, key, label, condition
+    origin: Mapping[str, str | int | float]  # pool_id, seed, key, label, condition
     regenerate: str | None  # the command that makes it again; a release alone cannot
 
 
-def sample(subject: Subject, row: int, reals: Reals | None = None, top: int = TOP) -> Sample:
-    """What is known of one row; its logits are read from disk here.
+def sample(subject: Subject, row: int, top: int = TOP) -> Sample:
+    """What is known of one row; its logits and its condition are read from disk here.
 
-    `CorruptShard` where a score table is cut.
+    `CorruptShard` where a table is cut.
     """
     space, key = subject.space, int(subject.key[row])
-    scores = {name: float(subject.scores[name][row]) for name in SCORES}
     prediction, reason = subject.teacher_prediction[row], int(subject.reason[row])
-    predicts_value = space.task == "regression" and np.isfinite(prediction)
-    real = _nearest_real(subject, key)
-    real_label = None
-    if real is not None and reals is not None and real < len(reals.labels):
-        real_label = space.display(reals.labels[real].item())
+    teacher: tuple[tuple[str, float], ...] = ()
+    teacher_value = None
+    if space.task == "regression":
+        teacher_value = space.display(prediction) if np.isfinite(prediction) else None
+    elif logits := _stored(subject, row, "teacher_logits"):
+        teacher = probabilities(logits, space, top)
+    label, condition = subject.original_label[row].item(), _stored(subject, row, "condition")
+    nearest_real = int(subject.nearest_real[row])
     again = f"cgankd regenerate {shlex.quote(str(subject.path))} --keys {key} --verify"
     return Sample(
-        row=row,
         key=key,
         label=space.display(subject.label[row]),
-        original_label=space.display(subject.original_label[row]),
+        original_label=space.display(label),
         reason=None if reason == KEPT else REASONS[reason],
-        scores={name: value for name, value in scores.items() if np.isfinite(value)},
-        teacher=_likeliest(subject, row, top),
-        teacher_value=space.display(prediction) if predicts_value else None,
-        nearest_real=real,
-        nearest_real_label=real_label,
+        scores={
+            name: float(subject.scores[name][row])
+            for name in SCORES
+            if np.isfinite(subject.scores[name][row])
+        },
+        teacher=teacher,
+        teacher_value=teacher_value,
+        nearest_real=None if nearest_real < 0 else nearest_real,
         near=nearest_kept(subject, row),
-        origin=_origin(subject, row),
+        origin={
+            "pool_id": subject.pool_id,
+            "seed": subject.seed,
+            "key": key_text(key),
+            "label": label,
+            "condition": label if condition is None else condition,
+        },
         regenerate=again if subject.kind == "run" else None,
     )
 
@@ -109,66 +119,163 @@ def probabilities(
     return tuple((space.display(label), float(share[label])) for label in order)
 
 
-def _nearest_real(subject: Subject, key: int) -> int | None:
-    neighbours = subject.neighbours
-    if neighbours is None:
-        return None
-    at = int(np.searchsorted(neighbours.key, key))
-    if at == len(neighbours.key) or neighbours.key[at] != key or neighbours.nearest_real_id[at] < 0:
-        return None
-    return int(neighbours.nearest_real_id[at])
-
-
-def _likeliest(subject: Subject, row: int, top: int) -> tuple[tuple[str, float], ...]:
-    """Names and probabilities of the teacher's first classes; nothing where no logits are."""
-    if subject.space.task == "regression" or not subject.scored[row]:
-        return ()
-    logits = _score_cell(subject, row, "teacher_logits")
-    return () if logits is None else probabilities(logits, subject.space, top)
-
-
-def _origin(subject: Subject, row: int) -> dict[str, str | int | float]:
-    """The row that makes the sample again."""
-    places, key = subject.places, int(subject.key[row])
-    label = subject.original_label[row].item()
-    if isinstance(places, PoolPlaces):
-        path = places.folder / table_name(int(places.shard[row]))
-        condition = _cell(path, key, "condition")
-    else:
-        condition = _score_cell(subject, row, "condition")
-    return {
-        "pool_id": subject.pool_id,
-        "seed": subject.seed,
-        "key": key_text(key),
-        "label": label,
-        "condition": label if condition is None else condition,
-    }
-
-
-def _score_cell(subject: Subject, row: int, name: str) -> Any:
-    """One cell of the score tables; `None` where there is no such column or table."""
+def _stored(subject: Subject, row: int, name: str) -> Any:
+    """One value that the tables hold of a sample; `None` where there is no such column or table."""
     places, key, folder = subject.places, int(subject.key[row]), subject.path / "scores"
     if isinstance(places, PoolPlaces):
+        folder = places.folder if name == "condition" else folder
         return _cell(folder / table_name(int(places.shard[row])), key, name)
-    for path in sorted(folder.glob("*.parquet")):
-        if (value := _cell(path, key, name)) is not None:
-            return value
-    return None
+    cells = (_cell(path, key, name) for path in sorted(folder.glob("*.parquet")))
+    return next((value for value in cells if value is not None), None)
 
 
 def _cell(path: Path, key: int, name: str) -> Any:
-    """The value that a table has for a key; only the row group that holds the key is read."""
+    """The value that a table has for a key; only the row groups that may hold the key are read."""
     try:
-        with pq.ParquetFile(path) as file:
-            if name not in file.schema_arrow.names:
-                return None
-            for group in range(file.num_row_groups):
-                keys = file.read_row_group(group, ["key"])["key"]
-                at = pc.index(keys, pa.scalar(key, keys.type)).as_py()
-                if at >= 0:
-                    return file.read_row_group(group, [name])[name][at].as_py()
+        if name not in pq.read_schema(path).names:
+            return None
+        of_key = pc.field("key") == key
+        values = pq.read_table(path, columns=[name], filters=of_key, partitioning=None)[name]
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:
         raise CorruptShard(f"{path} is cut or not Parquet; run its stage again") from error
-    return None
+    return values[0].as_py() if len(values) else None
+
+
+def picture_of(pixels: np.ndarray, side: int = 0) -> Picture:
+    """Pixels uint8 `[c, h, w]`, each repeated so often that no side is under `side`."""
+    times = max(1, -(-side // max(pixels.shape[1:])))
+    return Picture(encode_png(pixels.repeat(times, axis=1).repeat(times, axis=2)))
+
+
+def thumbnails(subject: Subject, rows: Sequence[int] | np.ndarray, side: int = 96) -> list[Picture]:
+    """The images of rows, their pixels repeated to at least `side` a side: sharp at any zoom."""
+    return [_enlarged(picture, side) for picture in stored_pictures(subject.places, rows)]
+
+
+def _enlarged(picture: Picture, side: int) -> Picture:
+    if picture.png is None:
+        return picture
+    try:
+        return picture_of(decode_png(picture.png), side)
+    except BadImage as error:
+        return Picture(None, f"the image {error}")
+
+
+@dataclass(frozen=True)
+class Reals:
+    """The real images of the budget, training then validation; never the test images."""
+
+    pixels: np.ndarray  # uint8 [n, c, h, w]
+    labels: np.ndarray  # [n]
+    train: int  # the first so many are training images
+
+
+def open_reals(subject: Subject) -> Reals:
+    """The real images of a run's budget, read from its source.
+
+    `BadInput` for a release, which names its source but holds no real images; `CgankdError` where
+    the source cannot be read or has changed.
+    """
+    if subject.kind != "run" or not (subject.path / "recipe.yaml").is_file():
+        raise BadInput(f"{subject.path} holds no real images; open the run that it was made by")
+    from cgankd.app.recipe import load_recipe
+    from cgankd.shardset.sources.read import read_source
+    from cgankd.shardset.splits import RealData, split_reals
+
+    recipe = load_recipe(str(subject.path / "recipe.yaml"))
+    source = read_source(
+        recipe.source,
+        size=recipe.image.size,
+        channels=recipe.image.channels,
+        columns=recipe.columns,
+        task=recipe.task,
+        label=recipe.label,
+    )
+    known = subject.facts.get("source", {}).get("fingerprint")
+    if known not in (None, source.fingerprint):
+        raise BadInput(
+            f"{recipe.source} holds other images than when {subject.path} was made; restore them"
+        )
+    data = RealData(source, split_reals(source, recipe.budget, seed=recipe.seed))
+    return Reals(
+        np.concatenate([data.train_pixels, data.validation_pixels]),
+        np.concatenate([data.train_labels, data.validation_labels]),
+        len(data.train_labels),
+    )
+
+
+def real_picture(reals: Reals, number: int, side: int = 96) -> Picture:
+    """One real image, at least `side` pixels a side; an error text where there are fewer images."""
+    if not 0 <= number < len(reals.pixels):
+        return Picture(None, f"real image {number} is not among the {len(reals.pixels):,}")
+    return picture_of(reals.pixels[number], side)
+
+
+def rows_by_label(subject: Subject, group: int, count: int, seed: int = 0) -> np.ndarray:
+    """Up to `count` random kept rows of one group of assigned labels, in key order."""
+    members = np.flatnonzero((subject.group == group) & subject.kept)
+    return np.sort(np.random.default_rng([seed, group]).permutation(members)[:count])
+
+
+def rows_along(subject: Subject, count: int) -> np.ndarray:
+    """Kept rows whose labels are nearest to `count` evenly spread values: a strip along the range
+    of a continuous label, each row once.
+    """
+    kept = np.flatnonzero(subject.kept)
+    if not kept.size:
+        return kept
+    order = kept[np.argsort(subject.label[kept], kind="stable")]
+    labels = subject.label[order]
+    wanted = np.linspace(labels[0], labels[-1], count)
+    at = np.clip(np.searchsorted(labels, wanted), 1, max(len(order) - 1, 1))
+    before = wanted - labels[at - 1] < labels[np.minimum(at, len(order) - 1)] - wanted
+    nearest = np.minimum(np.where(before, at - 1, at), len(order) - 1)
+    _, first = np.unique(nearest, return_index=True)
+    return order[nearest[np.sort(first)]]
+
+
+@dataclass(frozen=True)
+class BlindPair:
+    """A real and a generated image of one label; a person says which is generated."""
+
+    real: int  # into the run's training and validation images: never a test image
+    row: int  # of a kept sample
+    generated_first: bool
+
+
+def blind_pairs(subject: Subject, reals: Reals, count: int, seed: int) -> list[BlindPair]:
+    """`count` pairs of a real and a generated image, the same for the same seed.
+
+    Labels that have both kinds take turns in random order, and no image comes twice before every
+    other one of its label did. `BadInput` where no label has both.
+    """
+    random = np.random.default_rng(seed)
+    real_groups = subject.space.group_of(reals.labels)
+    kept = np.flatnonzero(subject.kept)
+    both = np.intersect1d(real_groups, subject.group[kept])
+    if not both.size:
+        raise BadInput("no label has both a kept and a real image, so there is nothing to tell")
+    groups = np.concatenate([random.permutation(both) for _ in range(-(-count // len(both)))])
+    groups = groups[:count]
+    real, row = np.empty(count, np.int64), np.empty(count, np.int64)
+    for group in both:
+        at = np.flatnonzero(groups == group)
+        for column, members in (
+            (real, np.flatnonzero(real_groups == group)),
+            (row, kept[subject.group[kept] == group]),
+        ):
+            rounds = -(-len(at) // len(members))
+            turns = [random.permutation(members)[: len(at)] for _ in range(rounds)]
+            column[at] = np.concatenate([members[:0], *turns])[: len(at)]
+    sides = random.integers(2, size=count).astype(bool)
+    return [BlindPair(*p) for p in zip(real.tolist(), row.tolist(), sides.tolist(), strict=True)]
+
+
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """The Wilson 95 % interval of a share, in [0, 1] (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, of).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

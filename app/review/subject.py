@@ -61,6 +61,7 @@ class Subject:
     scored: np.ndarray  # bool [n]
     teacher_prediction: np.ndarray  # [n]: a class, −1 for none; or a value, NaN for none
     scores: Mapping[str, np.ndarray]  # float32 [n] for each of SCORES, NaN where there is none
+    nearest_real: np.ndarray  # int64 [n], into training ++ validation images; −1: not known
     in_first_round: np.ndarray  # bool [n]
     neighbours: Neighbours | None
 
@@ -197,6 +198,7 @@ def _open_run(samples: Samples, reviews: Path | None) -> Subject:
         else:
             for name in ("nearest_real_similarity", "outlier"):
                 subject.scores[name][at] = getattr(neighbours, name)
+            subject.nearest_real[at] = neighbours.nearest_real_id
     ratio = read_json(run.ratio / "stage.json") if (run.ratio / "stage.json").is_file() else None
     return replace(
         subject,
@@ -277,6 +279,7 @@ def _subject(
         scored=scored,
         teacher_prediction=prediction,
         scores=scores,
+        nearest_real=np.full(len(key), -1),
         in_first_round=np.ones(len(key), bool),  # a release does not say; it fits on all
         neighbours=None,
     )

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.images import Reals, reals_or_reason
+from cgankd.app.review.sample import Reals, open_reals
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject, open_subject, with_selection
 from cgankd.shardset.errors import CgankdError
@@ -87,7 +87,10 @@ def _subject(spec: str, stamp: Stamp, selection: str | None) -> Subject:
 
 @st.cache_resource(max_entries=1, show_spinner="Reading the real images…")
 def _reals(spec: str, stamp: Stamp) -> tuple[Reals | None, str | None]:
-    return reals_or_reason(_subject(spec, stamp, None))
+    try:
+        return open_reals(_subject(spec, stamp, None)), None
+    except (CgankdError, OSError) as error:
+        return None, str(error)
 
 
 def _stamp(spec: str) -> Stamp:

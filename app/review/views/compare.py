@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import compare
+from cgankd.app.review.sample import thumbnails
 from cgankd.app.review.state import COLUMN_NAMES
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import (

@@ -5,15 +5,14 @@ import secrets
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.images import (
-    BlindPair,
+from cgankd.app.review.sample import (
     Reals,
     blind_pairs,
-    blind_score,
     real_picture,
     rows_along,
     rows_by_label,
     thumbnails,
+    wilson,
 )
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import opened, pictures, plain, real_images, share, started
@@ -94,7 +93,7 @@ def _blind(subject: Subject, reals: Reals) -> None:
     if "blind" not in held or st.button("Start again"):
         held["blind"] = (blind_pairs(subject, reals, PAIRS, secrets.randbits(32)), [])
     pairs, answers = held["blind"]
-    score = blind_score(pairs, answers)
+    right = [pair.generated_first == first for pair, first in zip(pairs, answers, strict=False)]
     if len(answers) < len(pairs):
         pair = pairs[len(answers)]
         label = subject.space.display(subject.original_label[pair.row].item())
@@ -114,21 +113,17 @@ def _blind(subject: Subject, reals: Reals) -> None:
                 on_click=answers.append,
                 args=[False],
             )
-    if score is None:
+    if not right:
         st.caption("Half right is guessing: then nobody can tell them apart.")
         return
-    st.metric("Right so far" if len(answers) < len(pairs) else "Your score", share(score.share))
+    done, times = len(answers) == len(pairs), sum(right)
+    low, high = wilson(times, len(right))
+    st.metric("Your score" if done else "Right so far", share(times / len(right)))
     st.caption(
-        f"{score.right} of {score.of} right, 95 % interval {share(score.low)} to "
-        f"{share(score.high)}; 50 % is guessing"
+        f"{times} of {len(right)} right, 95 % interval {share(low)} to {share(high)}; "
+        "50 % is guessing"
     )
-    if len(answers) == len(pairs):
-        _solution(subject, pairs, answers)
-
-
-def _solution(subject: Subject, pairs: list[BlindPair], answers: list[bool]) -> None:
-    """Draws every generated image of the test, and whether it was picked out."""
-    right = [pair.generated_first == answer for pair, answer in zip(pairs, answers, strict=True)]
-    st.subheader("The generated ones")
-    images = thumbnails(subject, [pair.row for pair in pairs], SIDE)
-    pictures(images, ["picked out" if one else "took me in" for one in right], SIDE)
+    if done:
+        st.subheader("The generated ones")
+        images = thumbnails(subject, [pair.row for pair in pairs], SIDE)
+        pictures(images, ["picked out" if one else "took me in" for one in right], SIDE)

@@ -5,8 +5,7 @@ one after the other, for a phone or for the keyboard alone.
 import numpy as np
 import streamlit as st
 
-from cgankd.app.review.images import real_picture, thumbnails
-from cgankd.app.review.sample import sample
+from cgankd.app.review.sample import real_picture, sample, thumbnails
 from cgankd.app.review.state import COLUMN_NAMES, UNREVIEWED, Filter, ReviewState, matching
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import (
@@ -169,7 +168,7 @@ def _facts(subject: Subject, row: int) -> None:
     """Draws labels, scores, neighbours and origin."""
     reals, why_not = real_images()
     try:
-        shown = sample(subject, row, reals)
+        shown = sample(subject, row)
     except CgankdError as error:
         st.error(plain(str(error)))
         return
@@ -184,8 +183,11 @@ def _facts(subject: Subject, row: int) -> None:
     facts_table(rows)
     near, captions = [], []
     if shown.nearest_real is not None and reals is not None:
-        near.append(real_picture(reals, shown.nearest_real))
-        captions.append(f"nearest real: {shown.nearest_real_label}")
+        number = shown.nearest_real
+        near.append(real_picture(reals, number))
+        is_there = number < len(reals.labels)
+        label = subject.space.display(reals.labels[number].item()) if is_there else "not there"
+        captions.append(f"nearest real: {label}")
     elif why_not:
         st.caption(plain(why_not))
     near += thumbnails(subject, [other.row for other in shown.near])

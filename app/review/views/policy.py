@@ -17,8 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cgankd.app.review.images import thumbnails
 from cgankd.app.review.policy import Preview, counted, preview, run_selection, save_recipe
+from cgankd.app.review.sample import thumbnails
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import counts_beside, opened, pictures, plain, share, started

@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cgankd.app.review.images import rows_along, thumbnails
 from cgankd.app.review.policy import counted, preview, spread
-from cgankd.app.review.sample import nearest_kept, sample
+from cgankd.app.review.sample import nearest_kept, rows_along, sample, thumbnails
 from cgankd.app.review.state import Filter, ordered, page, pages
 from cgankd.app.review.subject import open_subject, with_selection
 from cgankd.curation.policies import Policy

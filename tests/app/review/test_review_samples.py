@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cgankd.app.review.images import (
-    BlindPair,
+from cgankd.app.review.sample import (
     Reals,
     blind_pairs,
-    blind_score,
+    nearest_kept,
+    probabilities,
     rows_by_label,
+    sample,
     thumbnails,
     wilson,
 )
-from cgankd.app.review.sample import nearest_kept, probabilities, sample
 from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.places import stored_pictures
@@ -174,18 +174,14 @@ def test_blind_pairs_share_a_label_and_are_the_same_for_a_seed(subject):
 
 
 def test_the_blind_score_has_wilsons_interval():
-    """Against scipy; nothing before the first answer."""
-    from scipy.stats import binomtest
+    """(p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n), inside [0, 1]."""
+    z, n, p = 1.959964, 3, 2 / 3
+    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    ends = [(p + z**2 / (2 * n) + side * half) / (1 + z**2 / n) for side in (-1, 1)]
 
-    pairs = [BlindPair(0, 0, first) for first in (True, False, True, True)]
-    score = blind_score(pairs, [True, False, False])
-    expected = binomtest(2, 3).proportion_ci(method="wilson")
-
-    assert (score.right, score.of) == (2, 3)
-    assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
+    assert wilson(2, 3) == pytest.approx(ends)
     assert wilson(0, 10)[0] == 0
     assert wilson(10, 10)[1] == pytest.approx(1)
-    assert blind_score(pairs, []) is None
 
 
 def test_random_rows_of_a_label_are_kept_ones_and_seeded(subject):
@@ -195,12 +191,11 @@ def test_random_rows_of_a_label_are_kept_ones_and_seeded(subject):
     assert rows.tolist() == rows_by_label(subject, 1, 5, seed=3).tolist()
     assert (subject.group[rows] == 1).all()
     assert subject.kept[rows].all()
-    assert (~subject.kept[rows_by_label(subject, 1, 5, kept=False)]).all()
 
 
 def test_nothing_here_imports_streamlit_or_torch():
     """Opening, filtering, deciding and previewing start at once."""
-    names = ["state", "subject", "images", "sample", "policy"]
+    names = ["state", "subject", "sample", "policy"]
     code = f"import sys, {', '.join(f'cgankd.app.review.{name}' for name in names)}; "
     code += "print([n for n in ('streamlit', 'torch', 'faiss', 'datasets') if n in sys.modules])"
     output = subprocess.run(

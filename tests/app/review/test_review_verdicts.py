@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pytest
 
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.images import reals_or_reason
 from cgankd.app.review.policy import compare, overrides_of, preview
+from cgankd.app.review.sample import open_reals
 from cgankd.app.review.state import Filter, ReviewState, matching
 from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.curation.policies import Policy
@@ -193,9 +193,8 @@ def test_a_policy_as_overrides_is_read_back(tmp_path):
 def test_reals_are_not_there_without_a_source(subject, built):
     """A reason instead, in one line."""
     for one in (subject, open_subject(built.folder)):
-        reals, reason = reals_or_reason(one)
-        assert reals is None
-        assert "holds no real images" in reason
+        with pytest.raises(BadInput, match="holds no real images"):
+            open_reals(one)
 
 
 def test_two_selections_are_compared_key_by_key(run):

@@ -9,9 +9,8 @@ import pytest
 
 from cgankd.app import pipeline
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.images import open_reals, real_picture
 from cgankd.app.review.policy import preview, run_selection, save_recipe
-from cgankd.app.review.sample import sample
+from cgankd.app.review.sample import open_reals, real_picture, sample
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import open_subject
 from cgankd.curation.policies import Policy
@@ -151,6 +150,6 @@ def test_reals_are_the_budgets_and_no_test_images(whole):
     assert len(reals.pixels) == len(reals.labels) == 100  # ten of each class
     assert 0 < reals.train < 100
     assert openings == {}
-    assert sample(subject, 0, reals).nearest_real_label is None  # no neighbours were found
+    assert sample(subject, 0).nearest_real is None  # no neighbours were found
     assert np.array_equal(pixels_in(real_picture(reals, 3, side=0)), reals.pixels[3, 0])
     assert "is not among the 100" in real_picture(reals, 100).error
