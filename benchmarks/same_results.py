@@ -124,10 +124,12 @@ def compare(before: Path, after: Path) -> tuple[Counter[str], list[str]]:
 def results(run: Path) -> dict[str, Path]:
     """The files of a run that hold results, by name; students by their arm and seed."""
     found = {}
+    # Checkpoints go: what a training is resumed from is no result.
+    passed_over = ("students/", "report/figures", "generator/checkpoint")
     suffixes = (".tar", ".png", ".npy", ".safetensors", ".parquet", ".jsonl")
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        if path.suffix in suffixes and not name.startswith(("students/", "report/figures")):
+        if path.suffix in suffixes and not name.startswith(passed_over):
             found[name] = path
     for link in sorted((run / "students").glob("*/seed-*")):
         for path in sorted(link.resolve().iterdir()):
