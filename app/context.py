@@ -4,11 +4,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,9 @@ from cgankd.shardset.splits import RealData, split_reals
 from cgankd.student.teacher import Teacher, load_teacher
 
 Facts = dict[str, Any]
+Returned = TypeVar("Returned", bound=BaseModel | Facts)
+
+REAL_OUTPUTS = "real_outputs.npy"  # the teacher's, of the real training images
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Context:
     workers: int = 1
     backend: Backend = "processes"
     redo: set[str] = field(default_factory=set)
+    _within: float = 0.0  # seconds of stages timed within the one that is timed now
 
     @cached_property
     def reals(self) -> RealImages:
@@ -169,19 +175,42 @@ class Context:
 
     def is_done(self, stage: str, fields: Facts) -> bool:
         """Whether a stage's marker matches; a stage that `--redo` names is dropped first, once."""
-        name = stage.split("/")[0]
-        if name in self.redo:
-            self.redo.discard(name)
-            self.run.drop_stage(name)
+        self.drop_where_redone(stage.split("/")[0])
         return self.run.stage_is_done(stage, fields)
 
-    def finish(self, stage: str, fields: Facts, facts: Facts | BaseModel) -> None:
-        """Marks a stage as done; the recipe that it followed is now the run's, and its source."""
+    def drop_where_redone(self, stage: str) -> bool:
+        """Drops what a stage left if `--redo` names it, once; whether it did."""
+        if stage not in self.redo:
+            return False
+        self.redo.discard(stage)
+        self.run.drop_stage(stage)
+        return True
+
+    def finish(self, stage: str, fields: Facts, facts: Returned) -> Returned:
+        """The facts, after the stage was marked as done; the recipe that it followed is now the
+        run's, and its source.
+        """
         plain = facts.model_dump(mode="json") if isinstance(facts, BaseModel) else facts
         self.run.finish_stage(stage, fields, plain)
         if "reals" in self.__dict__:
             self.run.record(source=self.source_facts())
         self.write_recipe()
+        return facts
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds within to the stage's in run.json, so that resumed runs add up; those
+        of a stage timed within are its own.
+        """
+        start, outer, self._within = time.monotonic(), self._within, 0.0
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - start
+            seconds = self.run.facts().get("seconds", {})
+            total = seconds.get(stage, 0.0) + spent - self._within
+            self.run.record(seconds={**seconds, stage: round(total, 2)})
+            self._within = outer + spent
 
     def write_recipe(self) -> None:
         """Writes the resolved recipe, as run."""

@@ -12,8 +12,8 @@ from cgankd.app.console import Console, duration
 from cgankd.app.context import Context, Facts, open_device
 from cgankd.app.pipeline import describe
 from cgankd.app.recipe import Recipe, recipe_yaml
-from cgankd.app.stages.build import pool_labels
 from cgankd.app.stages.neighbours import needs
+from cgankd.app.stages.pool import pool_labels
 from cgankd.curation.neighbours.pool_features import MOST
 from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.train import train_generator

@@ -17,6 +17,7 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
     """
     from cgankd.shardset.pool.plan import read_plan
     from cgankd.shardset.pool.run_folder import RunFolder, is_run
+    from cgankd.shardset.records import PoolFacts
     from cgankd.shardset.release.manifest import verify_pool
     from cgankd.shardset.release.verify import verify_release
 
@@ -26,8 +27,9 @@ def verify(spec: str, *, console: Console, offline: bool = False) -> Result:
         run = RunFolder.open(path)
         folders = sorted(p for p in run.release.glob("v*") if p.is_dir())
         if (run.pool / "plan.json").is_file():
-            facts = run.stage_facts("pool") if run.is_finished("pool") else {}
-            recorded = facts.get("manifest_sha256")
+            recorded = None
+            if run.is_finished("pool"):
+                recorded = run.read_facts("pool", PoolFacts).manifest_sha256
             verify_pool(run.pool, read_plan(run.pool / "plan.json"), recorded)
             verified.append(str(run.pool))
             what = "its marker says" if recorded is None else "it was made"

@@ -1,40 +1,42 @@
 """Opens a run and takes it through its stages."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
+from pydantic import BaseModel
 
 from cgankd.app.console import Console
 from cgankd.app.context import Context, Facts, machine_facts, open_device
 from cgankd.app.engine import require_backend
 from cgankd.app.recipe import Recipe, load_recipe
-from cgankd.app.stages import build as stages
+from cgankd.app.stages import STAGES
 from cgankd.app.stages import release as releasing
-from cgankd.app.stages import report as reporting
-from cgankd.app.stages.neighbours import needs, neighbours_stage
-from cgankd.app.stages.selections import select_all, select_one
-from cgankd.app.stages.students import search_arms, train_students
+from cgankd.app.stages.check import check as checked
+from cgankd.app.stages.neighbours import needs
+from cgankd.app.stages.ratio import require_ratio
+from cgankd.app.stages.selections import select_one
 from cgankd.curation.neighbours.search import load_faiss
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels
-from cgankd.shardset.pool.run_folder import REDOABLE, RunFolder
+from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.records import RatioFacts
 
 RUN_FORMAT = 2  # of a run folder: what its markers hold
 
-NOT_REDONE = {
-    "selections": "a selection is cheap: `cgankd select RUN` replaces it, and so does `run` with "
-    "another policy",
-    "release": "a release is never deleted: `cgankd release RUN` builds the next version; remove "
-    "one that was never published by hand, from RUN/release/VERSION",
-    "check": "`cgankd check RUN` always makes it anew",
-}
+
+class Options(TypedDict, total=False):
+    """Where the work of a run is done, and what is done again, as `opened` takes them."""
+
+    device: str
+    workers: int | None
+    backend: str
+    redo: Sequence[str]
 
 
 @contextmanager
@@ -52,11 +54,13 @@ def opened(
 
     A new folder is made only after the source's images were read and split as the recipe asks.
     """
-    for stage in redo:
-        if stage in NOT_REDONE:
-            raise BadInput(f"--redo {stage}: {NOT_REDONE[stage].replace('RUN', str(folder))}")
-        if stage not in REDOABLE:
-            raise BadInput(f"--redo {stage}: no such stage; the stages are {', '.join(REDOABLE)}")
+    not_redone = {stage.name: stage.not_redone for stage in STAGES}
+    for name in redo:
+        if name not in not_redone:
+            redoable = ", ".join(stage for stage, instead in not_redone.items() if not instead)
+            raise BadInput(f"--redo {name}: no such stage; the stages are {redoable}")
+        if not_redone[name]:
+            raise BadInput(f"--redo {name}: {not_redone[name].replace('RUN', str(folder))}")
     ctx = Context(
         run=RunFolder(folder),
         recipe=recipe,
@@ -126,39 +130,18 @@ def run_all(ctx: Context) -> Facts:
     """Every stage in order; what the report says."""
     _require_this_format(ctx)
     _require_use_of_redo(ctx)
-    timed = Stopwatch(ctx)
-    timed("teacher", stages.train_teacher)
-    timed("generator", stages.train_gan)
-    timed("pool", stages.produce)
-    ratio = timed("ratio", stages.fit_density_ratio)
-    for problem in ratio["problems"]:
-        ctx.console.note(f"density ratio refused: {problem}")
-    timed("scores", stages.score)
-    timed("selections", select_all)
-    release = timed("release", lambda c: releasing.build_where_changed(c, "cgan-kd"))
-    train_all_students(ctx)
-    facts = timed("report", reporting.write)
+    facts = {}
+    for stage in STAGES:
+        if stage.in_run:
+            with ctx.timed(stage.name):
+                facts[stage.name] = _plain(stage.work(ctx))
+        if stage.name == "ratio":
+            for problem in facts["ratio"]["problems"]:
+                ctx.console.note(f"density ratio refused: {problem}")
+    release = facts["release"]
     ctx.console.note(f"release {release['folder']}: {release['accepted']:,} images")
     ctx.console.note(f"report {ctx.run.report / 'report.html'}")
-    return facts
-
-
-def train_all_students(ctx: Context) -> Facts:
-    """Facts of every arm's students, after the search for their steps and learning rates."""
-    timed = Stopwatch(ctx)
-    search = timed("search", search_arms)
-    return timed("students", lambda c: train_students(c, search))
-
-
-STAGE_WORK: dict[str, Callable[[Context], Facts]] = {
-    "teacher": stages.train_teacher,
-    "generator": stages.train_gan,
-    "pool": stages.produce,
-    "ratio": stages.fit_density_ratio,
-    "scores": stages.score,
-    "neighbours": neighbours_stage,
-    "report": reporting.write,
-}
+    return facts["report"]
 
 
 def run_stage(ctx: Context, name: str) -> Facts:
@@ -170,14 +153,18 @@ def run_stage(ctx: Context, name: str) -> Facts:
             f"--redo {other[0]}: this command redoes {' and '.join(redone)} alone; give it to the "
             f"command of {other[0]} or to `cgankd run`"
         )
-    if name == "students":
-        return train_all_students(ctx)
     if name == "neighbours":
         require_faiss()
-    facts = Stopwatch(ctx)(name, STAGE_WORK[name])
-    if name == "ratio":
-        stages.require_ratio(ctx)
-    return facts
+    (work,) = (stage.work for stage in STAGES if stage.name == name)
+    with ctx.timed(name):
+        facts = work(ctx)
+    if isinstance(facts, RatioFacts):
+        require_ratio(facts)
+    return _plain(facts)
+
+
+def _plain(facts: BaseModel | Facts) -> Facts:
+    return facts.model_dump(mode="json") if isinstance(facts, BaseModel) else facts
 
 
 def _require_this_format(ctx: Context) -> None:
@@ -217,11 +204,8 @@ def run(
     console: Console,
     out: Path | None = None,
     overrides: Sequence[str] = (),
-    device: str = "auto",
-    workers: int | None = None,
-    backend: str = "processes",
-    redo: Sequence[str] = (),
     dry_run: bool = False,
+    **options: Unpack[Options],
 ) -> Facts:
     """What the report says of the whole pipeline, run or continued in `out`."""
     resolved = load_recipe(recipe, overrides, console.note)
@@ -229,16 +213,9 @@ def run(
     if dry_run:
         from cgankd.app.estimate import dry_run as estimated
 
+        device, workers = options.get("device", "auto"), options.get("workers")
         return estimated(resolved, folder, device=device, workers=workers, console=console)
-    with opened(
-        folder,
-        resolved,
-        console=console,
-        device=device,
-        workers=workers,
-        backend=backend,
-        redo=redo,
-    ) as ctx:
+    with opened(folder, resolved, console=console, **options) as ctx:
         return run_all(ctx)
 
 
@@ -249,22 +226,11 @@ def stage(
     console: Console,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
-    device: str = "auto",
-    workers: int | None = None,
-    backend: str = "processes",
-    redo: Sequence[str] = (),
+    **options: Unpack[Options],
 ) -> Facts:
     """The facts of one stage of a run folder; `recipe` begins a new folder."""
     resolved = recipe_of_run(run, recipe, overrides, console.note)
-    with opened(
-        run,
-        resolved,
-        console=console,
-        device=device,
-        workers=workers,
-        backend=backend,
-        redo=redo,
-    ) as ctx:
+    with opened(run, resolved, console=console, **options) as ctx:
         return run_stage(ctx, name)
 
 
@@ -289,19 +255,13 @@ def check(
     console: Console,
     selection: str = "cgan-kd",
     overrides: Sequence[str] = (),
-    device: str = "auto",
-    workers: int | None = None,
-    backend: str = "processes",
+    **options: Unpack[Options],
 ) -> Facts:
     """What a selection is like by a net that judges it; `CheckFailed` where a threshold breaks."""
-    from cgankd.app.stages.check import check as checked
-
     require_faiss()
     resolved = recipe_of_run(run, None, overrides, console.note)
-    with opened(
-        run, resolved, console=console, device=device, workers=workers, backend=backend
-    ) as ctx:
-        return Stopwatch(ctx)("check", lambda c: checked(c, selection))
+    with opened(run, resolved, console=console, **options) as ctx, ctx.timed("check"):
+        return checked(ctx, selection)
 
 
 def release(
@@ -347,19 +307,3 @@ def propose(run: Path, *, console: Console, selection: str, rejected: bool) -> F
     resolved = recipe_of_run(run, None, ())
     with opened(run, resolved, console=console) as ctx:
         return asdict(releasing.proposed(ctx, selection, rejected))
-
-
-class Stopwatch:
-    """Runs stages and adds their seconds to run.json, so that resumed runs add up."""
-
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-
-    def __call__(self, name: str, work: Callable[[Context], Any]) -> Any:
-        start = time.monotonic()
-        try:
-            return work(self.ctx)
-        finally:
-            seconds = self.ctx.run.facts().get("seconds", {})
-            spent = seconds.get(name, 0.0) + time.monotonic() - start
-            self.ctx.run.record(seconds={**seconds, name: round(spent, 2)})

@@ -19,7 +19,7 @@ from cgankd.app import pipeline
 from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.pipeline import opened, recipe_of_run
-from cgankd.app.stages.build import first_round
+from cgankd.app.stages.pool import first_round
 from cgankd.app.stages.selections import decide, read_scores
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.policies import Policy

@@ -62,6 +62,46 @@ class TeacherFacts(Record):
     validation: dict[str, float]  # figures on the validation images
 
 
+class GeneratorFacts(Record):
+    """The conditional generator, trained here or adopted; figures are those of its last step."""
+
+    sha256: str  # of its weights
+    steps: int  # that it was trained for here; 0: it learns nothing, or its weights were given
+    generator_parameters: int | None = None
+    discriminator_parameters: int | None = None
+    label_reconstruction_error: float | None = None  # of continuous labels
+    image_label_error: float | None = None
+    loss_d: float | None = None
+    loss_g: float | None = None
+    variety: float | None = None
+
+
+class PoolFacts(Record):
+    """The produced samples, as their plan says and their shards hold."""
+
+    pool_id: str
+    samples: int
+    rounds: int  # the first, and one for each top-up
+    shards: int
+    manifest_sha256: str
+    libraries: dict[str, str] = {}  # versions that decide pixels; older pools do not say
+
+
+class ScoreFacts(Record):
+    """The score tables of a pool."""
+
+    rows: int
+    sha256: str  # of all tables
+
+
+class SelectionFacts(Record):
+    """One selection's table."""
+
+    sha256: str
+    kept: int
+    dropped: dict[str, int]  # by reason
+
+
 class TrainedArm(Record):
     """What an arm's search chose and where its students lie."""
 

@@ -24,6 +24,7 @@ from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.places import PoolPlaces, ReleasePlaces, release_places
 from cgankd.shardset.pool.plan import Plan, Segment, read_plan
 from cgankd.shardset.pool.run_folder import RunFolder, is_run
+from cgankd.shardset.records import PoolFacts
 from cgankd.shardset.release.manifest import (
     CURATION,
     MANIFEST,
@@ -249,7 +250,7 @@ def _production_of_run(samples: Samples, rows: pa.Table) -> Production:
         rows=rows,
         generator_sha256=fields["generator_sha256"],
         device=fields["device"],
-        libraries=run.stage_facts("pool").get("libraries", {}),
+        libraries=run.read_facts("pool", PoolFacts).libraries,
         generator=run.generator,
     )
 

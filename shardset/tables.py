@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -91,6 +92,12 @@ def read_numbered(folder: Path, columns: Sequence[str] | None = None) -> pa.Tabl
                 "redo the stage"
             )
     return pa.concat_tables(tables)
+
+
+def read_logits(folder: Path) -> np.ndarray:
+    """The teacher's logits float16 `[n, C]` of every row of a folder's score tables, of classes."""
+    column = read_numbered(folder, ("teacher_logits",))["teacher_logits"].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
 
 
 def _unreadable(path: Path, error: Exception) -> CorruptShard:

@@ -16,7 +16,6 @@ from cgankd.app.pages.check import Pair
 from cgankd.app.pages.facts import Kept
 from cgankd.app.pages.judge import check_numbers, label_metric
 from cgankd.app.pages.records import MemorisedPair
-from cgankd.app.stages.selections import read_logits
 from cgankd.curation.metrics.measured import Judge, Measured
 from cgankd.curation.metrics.metrics import (
     calibration_metric,
@@ -28,6 +27,7 @@ from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
 from cgankd.shardset.records import RatioFacts, TeacherFacts
+from cgankd.shardset.tables import read_logits
 from cgankd.student.evaluate import outputs_of, predictions
 
 SHOWN = 20  # pairs of images of a kind
@@ -129,7 +129,7 @@ def teacher_on_kept(
         label_metric(ctx.space, predicted, kept.labels, "teacher_agreement", "teacher_label_score")
     ]
     if ctx.space.task == "classification":
-        logits = read_logits(ctx)[kept.rows]
+        logits = read_logits(ctx.run.scores)[kept.rows]
         metrics.append(calibration_metric(logits, kept.labels, "teacher_calibration_error"))
     return check_numbers(ctx, judge, kept.labels, *metrics)
 

@@ -47,11 +47,11 @@ from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import RatioFacts, TeacherFacts, finite
+from cgankd.shardset.records import PoolFacts, RatioFacts, TeacherFacts, finite
 from cgankd.shardset.samples import open_samples
 
 
-def check(ctx: Context, name: str) -> Facts:
+def check(ctx: Context, name: str = "cgan-kd") -> Facts:
     """What `check/check.json` says of a selection; `check/check.html` shows it.
 
     `CheckFailed`, after both were written, where a limit of the recipe's check is not met. No test
@@ -222,7 +222,7 @@ def label_rows(
     the fewest right.
     """
     space = ctx.space
-    final = np.full(ctx.run.stage_facts("pool")["samples"], -1)
+    final = np.full(ctx.run.read_facts("pool", PoolFacts).samples, -1)
     final[kept.rows] = space.group_of(kept.labels)
 
     def counted(rows: np.ndarray) -> np.ndarray:

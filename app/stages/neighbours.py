@@ -18,7 +18,7 @@ from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import fingerprint, sha256_file
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import NeighbourFacts, RatioFacts
+from cgankd.shardset.records import NeighbourFacts, PoolFacts, RatioFacts
 from cgankd.shardset.tables import read_metadata, read_numbered, read_table, write_table
 
 NET = "ratio"  # the net that selects: that of the density ratio
@@ -30,11 +30,11 @@ def needs(policy: Policy) -> bool:
     return policy.reads("neighbours", "features")
 
 
-def neighbours_stage(ctx: Context) -> Facts:
+def neighbours_stage(ctx: Context) -> NeighbourFacts:
     """What `search` says; the recipe that it followed is now the run's."""
     facts = search(ctx)
     ctx.write_recipe()
-    return facts.model_dump(mode="json")
+    return facts
 
 
 def search(ctx: Context) -> NeighbourFacts:
@@ -44,7 +44,8 @@ def search(ctx: Context) -> NeighbourFacts:
     A pool that was topped up since is searched again, since any sample may have new neighbours.
     """
     plan = read_plan(ctx.run.pool / "plan.json")
-    ratio, pool = ctx.run.read_facts("ratio", RatioFacts), ctx.run.stage_facts("pool")
+    ratio = ctx.run.read_facts("ratio", RatioFacts)
+    pool = ctx.run.read_facts("pool", PoolFacts)
     folder = ctx.run.features / NET
     fields: Facts = {
         **ctx.real_fields,
@@ -55,13 +56,11 @@ def search(ctx: Context) -> NeighbourFacts:
     }
     if isinstance(ctx.space, ContinuousLabels):
         fields["groups"] = list(ctx.space.group_names)
-    if "features" in ctx.redo:  # neighbours are found by features
-        ctx.redo.discard("features")
-        ctx.run.drop_stage("features")
+    if ctx.drop_where_redone("features"):  # neighbours are found by features
         ctx.redo.add("neighbours")
     if ctx.is_done("neighbours", fields):
         facts = ctx.run.read_facts("neighbours", NeighbourFacts)
-        if facts.pool_sha256 == pool["manifest_sha256"] and (ctx.run.path / PAIRS).is_file():
+        if facts.pool_sha256 == pool.manifest_sha256 and (ctx.run.path / PAIRS).is_file():
             return facts
     jobs = [
         FeatureJob(
@@ -96,7 +95,7 @@ def search(ctx: Context) -> NeighbourFacts:
     facts = NeighbourFacts(
         rows=len(there),
         pairs=len(found.key_a),
-        pool_sha256=pool["manifest_sha256"],
+        pool_sha256=pool.manifest_sha256,
         sha256=fingerprint({"tables": [sha256_file(p) for p in tables], "features": shards}),
     )
     ctx.run.finish_stage("neighbours", fields, facts.model_dump(mode="json"))
@@ -121,7 +120,7 @@ def read_features(ctx: Context) -> StoredFeatures:
 
 def _require(ctx: Context) -> None:
     known = ctx.run.neighbours / "stage.json"
-    pool = ctx.run.stage_facts("pool")["manifest_sha256"]
+    pool = ctx.run.read_facts("pool", PoolFacts).manifest_sha256
     if not known.is_file() or ctx.run.read_facts("neighbours", NeighbourFacts).pool_sha256 != pool:
         raise BadInput(
             f"neighbours of the pool in {ctx.run.path} are not found yet, and the policy asks for "

@@ -14,7 +14,14 @@ from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, sha256_file
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import RatioFacts
+from cgankd.shardset.records import (
+    GeneratorFacts,
+    PoolFacts,
+    RatioFacts,
+    ScoreFacts,
+    SelectionFacts,
+    TeacherFacts,
+)
 from cgankd.shardset.release.build import (
     ReleaseFacts,
     build_release,
@@ -92,7 +99,7 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     return plain
 
 
-def build_where_changed(ctx: Context, selection: str) -> Facts:
+def build_where_changed(ctx: Context, selection: str = "cgan-kd") -> Facts:
     """Facts of the newest release of this run where it is of this very selection, else of the next
     version, built now. What was measured or stated since does not ask for one.
     """
@@ -109,7 +116,7 @@ def build_where_changed(ctx: Context, selection: str) -> Facts:
 def _fields(ctx: Context, selection: str, lineage: Facts, include_rejected: bool) -> Facts:
     """What makes a release another one: what is only stated of it does not."""
     fields: Facts = {
-        "selection_sha256": ctx.run.stage_facts(f"selections/{selection}")["sha256"],
+        "selection_sha256": ctx.run.read_facts(f"selections/{selection}", SelectionFacts).sha256,
         "include_rejected": include_rejected,
         "lineage": {name: value for name, value in lineage.items() if name not in STATED},
     }
@@ -258,8 +265,8 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
     }
     plan = read_plan(run.pool / "plan.json")
     weights = Weights(
-        generator=run.stage_facts("generator")["sha256"],
-        teacher=run.stage_facts("teacher")["sha256"],
+        generator=run.read_facts("generator", GeneratorFacts).sha256,
+        teacher=run.read_facts("teacher", TeacherFacts).sha256,
         ratio=None if ratio.problems else ratio.sha256,
         features=ratio.sha256,  # the net that selects lies in the ratio's weights
     )
@@ -269,7 +276,7 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
         threads=plan.threads,
         precision=plan.precision,
         device=run.stage_fields("pool")["device"],
-        libraries=run.stage_facts("pool").get("libraries", {}),
+        libraries=run.read_facts("pool", PoolFacts).libraries,
         plan_version=plan.version,
         shard_size=plan.shard_size,
         rounds=tuple(sum(segment.count for segment in segments) for segments in plan.rounds),
@@ -310,36 +317,40 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
 def _stages(ctx: Context, selection: str) -> list[Facts]:
     """Each step in order with its numbers and hashes; nothing of time or machine."""
     run = ctx.run
-    teacher, generator, pool, ratio, scores, chosen = (
-        run.stage_facts(stage)
-        for stage in ("teacher", "generator", "pool", "ratio", "scores", f"selections/{selection}")
-    )
+    teacher = run.read_facts("teacher", TeacherFacts)
+    generator = run.read_facts("generator", GeneratorFacts)
+    pool = run.read_facts("pool", PoolFacts)
+    ratio = run.read_facts("ratio", RatioFacts)
+    scores = run.read_facts("scores", ScoreFacts)
+    chosen = run.read_facts(f"selections/{selection}", SelectionFacts)
     return [
         {
             "step": "teacher",
-            "network": without_place(teacher["network"]),
-            "trained on": teacher["data"],
-            "images": teacher["images"],
-            **{f"validation {name}": value for name, value in teacher["validation"].items()},
+            "network": without_place(teacher.network),
+            "trained on": teacher.data,
+            "images": teacher.images,
+            **{f"validation {name}": value for name, value in teacher.validation.items()},
         },
         {
             "step": "generator",
             "network": in_words(ctx.recipe.generator.network),
-            "images": len(ctx.data.split.train) if generator["steps"] else 0,
-            "steps": generator["steps"],
+            "images": len(ctx.data.split.train) if generator.steps else 0,
+            "steps": generator.steps,
         },
         {
             "step": "pool",
-            **{name: pool[name] for name in ("samples", "rounds", "shards")},
-            "sha256": pool["manifest_sha256"],
+            "samples": pool.samples,
+            "rounds": pool.rounds,
+            "shards": pool.shards,
+            "sha256": pool.manifest_sha256,
         },
-        {"step": "density ratio", "used": "no" if ratio["problems"] else "yes"},
-        {"step": "scores", "rows": scores["rows"], "sha256": scores["sha256"]},
+        {"step": "density ratio", "used": "no" if ratio.problems else "yes"},
+        {"step": "scores", "rows": scores.rows, "sha256": scores.sha256},
         {
             "step": "selection",
             "name": selection,
-            "kept": chosen["kept"],
-            **{f"dropped by {reason}": count for reason, count in chosen["dropped"].items()},
-            "sha256": chosen["sha256"],
+            "kept": chosen.kept,
+            **{f"dropped by {reason}": count for reason, count in chosen.dropped.items()},
+            "sha256": chosen.sha256,
         },
     ]

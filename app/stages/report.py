@@ -27,7 +27,13 @@ from cgankd.app.stages.students import trained_students
 from cgankd.nets.networks import load_network
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.records import RatioFacts, TeacherFacts, TeacherResult, TrainedArm
+from cgankd.shardset.records import (
+    RatioFacts,
+    SelectionFacts,
+    TeacherFacts,
+    TeacherResult,
+    TrainedArm,
+)
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.evaluate import measures, outputs_of, predictions
 
@@ -44,9 +50,7 @@ def write(ctx: Context) -> Facts:
     # In the recipe's order, which the record, whose keys are sorted on disk, does not keep.
     order = dict.fromkeys([*ctx.recipe.arms, *students.arms])
     arms = {name: students.arms[name] for name in order if name in students.arms}
-    if "report" in ctx.redo:
-        ctx.redo.discard("report")
-        ctx.run.drop_stage("report")
+    ctx.drop_where_redone("report")
     pixels, labels = ctx.data.open_test(ctx.run, by="report")
     metric = metric_of(ctx.space)
 
@@ -89,7 +93,7 @@ def write(ctx: Context) -> Facts:
         density_ratio=scores["density_ratio"].to_numpy().astype(np.float64),
         teacher_error=scores["teacher_error"].to_numpy().astype(np.float64),
         was_kept=selection["kept"].to_numpy(),
-        selection_sha256=ctx.run.stage_facts("selections/cgan-kd")["sha256"],
+        selection_sha256=ctx.run.read_facts("selections/cgan-kd", SelectionFacts).sha256,
         ratio_diagnostics=ratio.per_label,
         ratio_problems=ratio.problems,
         curves=tuple(_curves(ctx, arms)),

@@ -10,8 +10,9 @@ import numpy as np
 
 from cgankd.app.context import Context, Facts
 from cgankd.app.recipe import BUILT_IN_SELECTIONS
-from cgankd.app.stages.build import produce, score
 from cgankd.app.stages.neighbours import needs, read_features, read_neighbours, search
+from cgankd.app.stages.pool import produce
+from cgankd.app.stages.scores import score
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores, score_columns
 from cgankd.curation.policies.selection import Selection, select
@@ -20,7 +21,7 @@ from cgankd.shardset.files import sha256_file
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import Plan, read_plan
-from cgankd.shardset.records import NeighbourFacts, RatioFacts
+from cgankd.shardset.records import NeighbourFacts, RatioFacts, ScoreFacts, SelectionFacts
 from cgankd.shardset.reviews import Reviews, read_reviews
 from cgankd.shardset.tables import read_numbered, read_table, write_table
 
@@ -141,12 +142,6 @@ def read_scores(ctx: Context) -> Scores:
     return Scores.from_table(table, ctx.space)
 
 
-def read_logits(ctx: Context) -> np.ndarray:
-    """The teacher's logits float16 `[n, C]` of every pool sample, of classes."""
-    column = read_numbered(ctx.run.scores, ("teacher_logits",))["teacher_logits"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
-
-
 def decide(
     ctx: Context, scores: Scores, plan: Plan, policy: Policy, reviews: Reviews | None = None
 ) -> Selection:
@@ -171,7 +166,7 @@ def write_selection(
     """
     path = ctx.run.selections / f"{name}.parquet"
     fields: Facts = {
-        "scores": ctx.run.stage_facts("scores")["sha256"],
+        "scores": ctx.run.read_facts("scores", ScoreFacts).sha256,
         "policy": policy.model_dump(mode="json"),
         **review_facts(reviews),
     }
@@ -185,8 +180,9 @@ def write_selection(
     before = read_table(path, ("key", "kept")) if path.is_file() else None
     table = selection.table()
     write_table(path, table, {**fields, "fitted": selection.fitted})
-    facts = {"sha256": sha256_file(path), **selection.counts()}
-    ctx.run.finish_stage(stage, fields, facts)  # another policy does not change the recipe
+    facts = SelectionFacts(sha256=sha256_file(path), **selection.counts())
+    # Not by the context: another policy does not change the recipe.
+    ctx.run.finish_stage(stage, fields, facts.model_dump(mode="json"))
     if before is None:
         return {}
     old, new = (part["key"].to_numpy()[part["kept"].to_numpy()] for part in (before, table))

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from cgankd.app.advice import advise
-from cgankd.app.context import Context, Facts, save_array, write_metrics
-from cgankd.app.stages.build import REAL_OUTPUTS
-from cgankd.app.stages.selections import read_logits
+from cgankd.app.context import REAL_OUTPUTS, Context, Facts, save_array, write_metrics
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import Precision
 from cgankd.nets.networks import load_network, save_network
@@ -22,8 +20,15 @@ from cgankd.shardset.files import derive_seed, fingerprint, read_json, write_jso
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
-from cgankd.shardset.records import StudentsFacts, TeacherFacts, TrainedArm
-from cgankd.shardset.tables import read_table
+from cgankd.shardset.records import (
+    PoolFacts,
+    ScoreFacts,
+    SelectionFacts,
+    StudentsFacts,
+    TeacherFacts,
+    TrainedArm,
+)
+from cgankd.shardset.tables import read_logits, read_table
 from cgankd.shardset.weights import load_weights
 from cgankd.student.arms import choose, images_seen, starts_from_no_kd, steps_of
 from cgankd.student.evaluate import measures, outputs_of, predictions
@@ -145,8 +150,8 @@ def write_arrays(ctx: Context) -> Path:
     plan = read_plan(ctx.run.pool / "plan.json")
     fields = {
         **ctx.real_fields,
-        "pool": ctx.run.stage_facts("pool")["manifest_sha256"],
-        "scores": ctx.run.stage_facts("scores")["sha256"],
+        "pool": ctx.run.read_facts("pool", PoolFacts).manifest_sha256,
+        "scores": ctx.run.read_facts("scores", ScoreFacts).sha256,
         "teacher": ctx.run.read_facts("teacher", TeacherFacts).sha256,
     }
     marker = folder / "done.json"
@@ -165,31 +170,27 @@ def write_arrays(ctx: Context) -> Path:
         "pool_pixels": np.concatenate(pool),
     }
     if ctx.recipe.task == "classification":
-        arrays["pool_logits"] = read_logits(ctx).astype(np.float32)
+        arrays["pool_logits"] = read_logits(ctx.run.scores).astype(np.float32)
     for name, array in arrays.items():
         save_array(folder / f"{name}.npy", array)
     write_json(marker, fields)
     return folder
 
 
-def search_arms(ctx: Context) -> "ArmSearch":
-    """The arms with their steps and learning rates chosen on the validation images."""
-    if "students" in ctx.redo:
-        ctx.redo.discard("students")
-        ctx.run.drop_stage("students")
-    search = ArmSearch(ctx, write_arrays(ctx))
-    search.run()
-    return search
-
-
-def train_students(ctx: Context, search: "ArmSearch") -> Facts:
-    """Facts of every arm's students, one per seed, with advice from validation alone."""
+def train_students(ctx: Context) -> StudentsFacts:
+    """Facts of every arm's students, one per seed, with advice from validation alone, after the
+    search for their steps and learning rates.
+    """
+    with ctx.timed("search"):
+        ctx.drop_where_redone("students")
+        search = ArmSearch(ctx, write_arrays(ctx))
+        search.run()
     advice = advise(search.validation(), ctx.recipe, ctx.space)
     for line in advice:
         ctx.console.note(line)
     facts = StudentsFacts(arms=search.train_all(), selections=search.sha256, advice=tuple(advice))
-    ctx.finish("students", {"arms": list(facts.arms), "selections": facts.selections}, facts)
-    return facts.model_dump(mode="json")
+    fields = {"arms": list(facts.arms), "selections": facts.selections}
+    return ctx.finish("students", fields, facts)
 
 
 def trained_students(ctx: Context) -> StudentsFacts:
@@ -202,7 +203,7 @@ def trained_students(ctx: Context) -> StudentsFacts:
         raise BadInput(f"no students are trained in {run.path} yet; {advice}")
     facts = run.read_facts("students", StudentsFacts)
     for name, sha256 in facts.selections.items():
-        if run.stage_facts(f"selections/{name}")["sha256"] != sha256:
+        if run.read_facts(f"selections/{name}", SelectionFacts).sha256 != sha256:
             raise BadInput(f"the students of {run.path} are of an older selection {name}; {advice}")
     for name in ctx.recipe.arms:
         if name not in facts.arms:
@@ -227,7 +228,7 @@ class ArmSearch:
         self.steps = 0
         self.chosen: dict[str, tuple[int, float, list[Facts]]] = {}
         self.sha256 = {
-            arm.selection: ctx.run.stage_facts(f"selections/{arm.selection}")["sha256"]
+            arm.selection: ctx.run.read_facts(f"selections/{arm.selection}", SelectionFacts).sha256
             for arm in ctx.recipe.arms.values()
             if arm.selection is not None
         }

@@ -19,9 +19,6 @@ STAGES = (  # in the order in which they run
     "teacher", "generator", "pool", "ratio", "scores", "features", "neighbours",
     "selections", "check", "release", "students", "report",
 )  # fmt: skip
-# A selection is cheap and replaced unasked, a check is always made anew, and what was released is
-# never deleted.
-REDOABLE = tuple(stage for stage in STAGES if stage not in ("selections", "check", "release"))
 # Their results are files or folders that must hold nothing else, so the marker lies beside them.
 MARKED_BESIDE = ("selections", "release")
 ABSENT = "absent"

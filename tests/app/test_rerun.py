@@ -13,9 +13,11 @@ from cgankd.app import context, diff, inspecting, pipeline
 from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.recipe import load_recipe
+from cgankd.app.stages import STAGES
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import read_json, write_json
-from cgankd.shardset.pool.run_folder import REDOABLE, STAGES, RunFolder
+from cgankd.shardset.pool.run_folder import STAGES as FOLDERS
+from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.tables import read_table
 from tests.app.tiny import OVERRIDES
 
@@ -115,7 +117,7 @@ def test_a_release_made_otherwise_names_the_folder_to_remove_by_hand(copy: Path)
 
 def test_every_stage_that_redo_takes_is_done_again(copy: Path) -> None:
     """`students` and `report` were accepted and ignored."""
-    redone = [stage for stage in REDOABLE if stage not in ("features", "neighbours")]
+    redone = [stage.name for stage in STAGES if stage.in_run and not stage.not_redone]
     marks = {
         "teacher": "teacher/stage.json",
         "generator": "generator/stage.json",
@@ -265,5 +267,5 @@ def test_info_lists_stages_in_the_order_in_which_they_run(finished: Path) -> Non
     """The ratio stood before the pool that it is fitted on."""
     stages = list(inspecting.info(finished, console=Console(json=True))["stages"])
 
-    assert stages == list(STAGES)
+    assert stages == list(FOLDERS) == [stage.name for stage in STAGES]
     assert stages.index("pool") < stages.index("ratio") < stages.index("scores")

@@ -11,6 +11,7 @@ from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import COLOURS, facts_table, opened, plain
 from cgankd.shardset.files import read_json
 from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.records import TeacherFacts
 
 
 def draw() -> None:
@@ -112,7 +113,7 @@ def _validation(run: RunFolder) -> list[tuple[str, str]]:
     """The teacher's metrics on validation images, as rows of a table."""
     rows = []
     if (run.teacher / "stage.json").is_file():
-        measured = run.stage_facts("teacher").get("validation") or {}
+        measured = run.read_facts("teacher", TeacherFacts).validation
         rows += [
             (f"teacher, validation {name}", f"{value:.4g}") for name, value in measured.items()
         ]
