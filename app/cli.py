@@ -232,7 +232,7 @@ def review(
 ) -> None:
     """Look at samples in a browser, judge them, try policies, compare and release."""
     with _answering(json) as answer:
-        from cgankd.app.review import serve
+        from cgankd.app.review.served import serve
 
         answer.result = serve.serve(
             spec=spec, port=port, host=host, reviewer=reviewer, console=answer.console

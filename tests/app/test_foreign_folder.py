@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cgankd.app.review.served.serve import SERVER
+
 ROOT = Path(__file__).parents[2]
 # What the installed script runs; like it, without the current folder on the import path.
 CGANKD = (sys.executable, "-P", "-m", "cgankd.app")
@@ -30,7 +32,7 @@ def write_foreign_project(folder: Path) -> None:
         [*CGANKD, "run", "digits", "--dry-run"],
         [*CGANKD, "recipes"],
         [sys.executable, "-c", "import cgankd"],
-        [sys.executable, "-P", "-c", "import cgankd.app.pipeline, cgankd.app.review.served.entry"],
+        [sys.executable, "-P", "-c", f"import cgankd.app.pipeline; {SERVER.replace('main()', '')}"],
     ],
     ids=["dry run", "recipes", "import", "the rooms"],
 )

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cgankd.app.cli import app as cli
 from cgankd.app.recipe import load_recipe
-from cgankd.app.review.serve import _is_local
+from cgankd.app.review.served.serve import _is_local
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import open_subject
 from cgankd.app.review.views import plain
@@ -39,12 +39,11 @@ def drawn(monkeypatch):
 
     def draw(name, spec):
         def script(name):
-            from importlib import import_module
-
+            from cgankd.app.review.served.serve import pages
             from cgankd.app.review.views import errors_shown
 
             with errors_shown():
-                import_module(f"cgankd.app.review.views.{name}").draw()
+                pages()[name][0]()
 
         monkeypatch.setattr(sys, "argv", ["review.py", str(spec), "--reviewer", "reviewer"])
         # Streamlit puts a module of its own there, which no worker process could import.
@@ -76,7 +75,7 @@ def test_the_app_opens_on_its_overview(made, monkeypatch):
     """Navigation, the reviewer's name, and the first page."""
     monkeypatch.setattr(sys, "argv", ["review.py", str(made), "--reviewer", "reviewer"])
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    page = AppTest.from_file("../../app/review/served/entry.py", default_timeout=60).run()
+    page = AppTest.from_file("../../app/review/served/serve.py", default_timeout=60).run()
 
     assert not page.exception
     assert texts(page.title) == ["Overview"]
@@ -85,7 +84,7 @@ def test_the_app_opens_on_its_overview(made, monkeypatch):
 
 def test_the_overview_counts_what_was_kept_and_dropped(drawn, made):
     """By label and in all, with the version and where it comes from."""
-    page, subject = drawn("overview", made), open_subject(made)
+    page, subject = drawn("Overview", made), open_subject(made)
     shown = {metric.label: metric.value for metric in page.metric}
 
     assert shown["Samples"] == f"{len(subject):,}"
@@ -100,7 +99,7 @@ def test_the_overview_counts_what_was_kept_and_dropped(drawn, made):
 
 def test_the_gallery_filters_and_says_so_when_nothing_matches(drawn, made):
     """The filter's controls lead to the rows that a mask gives."""
-    page, subject = drawn("gallery", made), open_subject(made)
+    page, subject = drawn("Gallery", made), open_subject(made)
     control(page.multiselect, "Label").set_value([2, 5]).run()
     control(page.selectbox, "Decision").set_value("dropped").run()
     control(page.selectbox, "Sort by").set_value("teacher_error").run()
@@ -117,7 +116,7 @@ def test_the_gallery_filters_and_says_so_when_nothing_matches(drawn, made):
 
 def test_one_by_one_gives_takes_back_and_goes_on(drawn, run):
     """Each verdict is on disk when the next sample is shown."""
-    page, subject = drawn("one_by_one", run), open_subject(run)
+    page, subject = drawn("One by one", run), open_subject(run)
     keys = subject.key[subject.kept].tolist()
     for label in ("Reject", "Accept", "Flag"):
         button(page, label).click().run()
@@ -137,7 +136,7 @@ def test_one_by_one_gives_takes_back_and_goes_on(drawn, run):
 
 def test_two_tabs_see_each_other(drawn, run):
     """What one says is shown in the other when that is drawn again."""
-    one, other = drawn("one_by_one", run), drawn("one_by_one", run)
+    one, other = drawn("One by one", run), drawn("One by one", run)
     button(one, "Reject").click().run()
     other.run()
 
@@ -147,7 +146,7 @@ def test_two_tabs_see_each_other(drawn, run):
 def test_the_policy_page_previews_saves_and_selects(drawn, run, tmp_path, monkeypatch):
     """A slider changes the counts at once; recipe and selection hold its value."""
     monkeypatch.chdir(tmp_path)
-    page = drawn("policy", run)
+    page = drawn("Policy", run)
     before = int(page.metric[0].value.replace(",", ""))
     control(page.selectbox, "quota").set_value("off").run()
     control(page.slider, "filter.rho").set_value(0.2).run()
@@ -167,7 +166,7 @@ def test_the_policy_page_previews_saves_and_selects(drawn, run, tmp_path, monkey
 def test_a_recipe_is_saved_nowhere_else(drawn, run, tmp_path, monkeypatch, name):
     """A browser names no folder of this machine."""
     monkeypatch.chdir(tmp_path)
-    page = drawn("policy", run)
+    page = drawn("Policy", run)
     control(page.text_input, "File").set_value(name)
     button(page, "Save recipe").click().run()
 
@@ -178,7 +177,7 @@ def test_a_recipe_is_saved_nowhere_else(drawn, run, tmp_path, monkeypatch, name)
 def test_compare_shows_two_selections(drawn, run):
     """Counts of both, and what one alone keeps; another folder may be one side."""
     ReviewState.open(run).give(np.array([0]), "reject", reviewer="reviewer")
-    page = drawn("compare", run)
+    page = drawn("Compare", run)
     control(page.selectbox, "Second").set_value("another run, release or Hub id").run()
     control(page.text_input, "Folder or Hub id").set_value(str(run / "release" / "v1.0.0")).run()
     assert not page.exception
@@ -191,7 +190,7 @@ def test_compare_shows_two_selections(drawn, run):
 
 def test_faces_show_both_kinds_and_score_a_blind_test(drawn, made):
     """As many answers as pairs; always the first is right as often as it is the generated one."""
-    page, subject = drawn("faces", made), open_subject(made)
+    page, subject = drawn("Reals and fakes", made), open_subject(made)
     kept = int((subject.kept & (subject.group == 0)).sum())
     assert html(page).count("<img") == 10 + kept
     control(page.selectbox, "Show").set_value("Blind test").run()
@@ -210,7 +209,7 @@ def test_the_release_page_selects_again_and_builds(drawn, run):
     subject = open_subject(run)
     row = int(np.flatnonzero(subject.kept)[0])
     ReviewState.open(run).give(np.array([row]), "reject", reviewer="reviewer")
-    page = drawn("release", run)
+    page = drawn("Release", run)
     assert button(page, "Build the proposed version").disabled
     button(page, "Select again with the verdicts").click().run()
     button(page, "Propose a version").click().run()
@@ -227,7 +226,7 @@ def test_publishing_asks_for_the_version_and_never_shows_the_token(
 ):
     """To a Hub on this machine: shown first, sent only when the version was typed."""
     with hub_and_client(tmp_path, monkeypatch) as hub:
-        page = drawn("release", run)
+        page = drawn("Release", run)
         target = f"{hub.user}/digits"
         control(page.text_input, "Repository on the Hub").set_value(target).run()
         assert button(page, "Publish").disabled
@@ -242,16 +241,16 @@ def test_publishing_asks_for_the_version_and_never_shows_the_token(
         assert not page.exception
         assert "published, commit" in page.code[0].value
         assert TOKEN not in str(page)
-        assert button(drawn("release", run), "Publish").disabled
+        assert button(drawn("Release", run), "Publish").disabled
 
         opened = open_subject(f"{target}@v1.0.0")
         assert opened.kept.tolist() == open_subject(run).kept.tolist()
         assert opened.reviews == tmp_path / "home" / "cgankd" / "reviews" / target / "v1.0.0"
-        overview = drawn("overview", f"{target}@v1.0.0")
+        overview = drawn("Overview", f"{target}@v1.0.0")
         assert any("read only" in text for text in texts(overview.info))
 
 
-@pytest.mark.parametrize("name", ["overview", "gallery", "one_by_one", "policy", "release"])
+@pytest.mark.parametrize("name", ["Overview", "Gallery", "One by one", "Policy", "Release"])
 def test_a_release_is_shown_too(drawn, tmp_path, name):
     """Without reals and neighbours, which is told."""
     folder = write_tiny_release(tmp_path).folder
@@ -260,7 +259,7 @@ def test_a_release_is_shown_too(drawn, tmp_path, name):
     assert not page.error
 
 
-@pytest.mark.parametrize("name", ["overview", "gallery", "one_by_one", "policy", "release"])
+@pytest.mark.parametrize("name", ["Overview", "Gallery", "One by one", "Policy", "Release"])
 def test_what_is_missing_or_broken_is_a_line(drawn, run, name):
     """No scores, no selection, and a shard that was cut."""
     for folder in ("scores", "selections"):
@@ -310,7 +309,7 @@ def test_only_this_machine_is_let_in_unless_told_otherwise():
 
 def test_streamlit_is_imported_by_the_pages_alone():
     """The command line and every decision do without it."""
-    names = ("cli", "review.state", "review.serve", "review.policy")
+    names = ("cli", "review.state", "review.served.serve", "review.policy")
     code = f"import sys, {', '.join(f'cgankd.app.{name}' for name in names)}"
     code += "; sys.exit('streamlit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -320,12 +319,12 @@ def test_continuous_labels_have_a_range_and_a_strip(drawn, tmp_path):
     """The gallery filters by both ends, and the faces lie along the label."""
     run = small_run.write_small_run(tmp_path / "run", "numbers")
     subject = open_subject(run.path)
-    page = drawn("gallery", run.path)
+    page = drawn("Gallery", run.path)
     control(page.slider, "Label").set_value((-10.0, 10.0)).run()
     inside = np.abs(subject.original_label) <= 10
     assert page.session_state["rows"].tolist() == np.flatnonzero(inside).tolist()
 
-    page = drawn("faces", run.path)
+    page = drawn("Reals and fakes", run.path)
     control(page.selectbox, "Show").set_value("Along the label").run()
     assert not page.exception
     assert html(page).count("<img") >= 2

@@ -1,12 +1,15 @@
-"""Starts the review app's server: `cgankd review`."""
+"""The server of the review app, `cgankd review`; this file is also the script that it runs.
+
+Streamlit puts the script's folder first on the import path: it holds nothing but the script.
+"""
 
 import getpass
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,11 @@ from cgankd.app.console import Console
 from cgankd.app.review.subject import open_subject
 from cgankd.shardset.errors import BadInput, CgankdError
 
-# Streamlit puts the script's folder first on the import path: it holds nothing but the script.
-PAGE = Path(__file__).parent / "served" / "entry.py"
 # What the pages import takes a second or two, which the first visitor need not wait for.
-SERVER = "import cgankd.app.review.served.entry, pandas; from streamlit.web.cli import main; main()"
+SERVER = (
+    "from cgankd.app.review.served.serve import pages; pages(); import pandas; "
+    "from streamlit.web.cli import main; main()"
+)
 SETTINGS = {
     "server.headless": "true",
     "server.fileWatcherType": "none",
@@ -27,6 +31,13 @@ SETTINGS = {
     "theme.light.primaryColor": "#0f766e",
     "theme.dark.primaryColor": "#147d71",
 }
+# Streamlit's captions and slider values are paler than WCAG 2's 4.5 to 1 asks for.
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 3.2rem }
+[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.85 }
+[data-testid="stCaptionContainer"] * { color: inherit }
+.stSlider [data-testid="stSliderThumbValue"], .stSlider p { color: inherit !important }
+</style>"""
 
 
 def serve(
@@ -50,7 +61,7 @@ def serve(
             "give verdicts and publish with your login"
         )
     # -P: modules of the folder that the command is called in are not imported.
-    command = [sys.executable, "-P", "-c", SERVER, "run", str(PAGE)]
+    command = [sys.executable, "-P", "-c", SERVER, "run", __file__]
     for name, value in {**SETTINGS, "server.address": host, "server.port": port}.items():
         command.append(f"--{name}={value}")
     command += ["--", spec, "--reviewer", reviewer or _login()]
@@ -93,3 +104,50 @@ def _login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "reviewer"
+
+
+def pages() -> dict[str, tuple[Callable[[], None], str]]:
+    """What draws each page, and its icon, by title; the first is the one that opens."""
+    from cgankd.app.review.views import (
+        gallery,
+        one_by_one,
+        overview,
+        policy,
+        release,
+        side_by_side,
+    )
+
+    return {
+        "Overview": (overview.draw, ":material/dashboard:"),
+        "Gallery": (gallery.draw, ":material/grid_view:"),
+        "One by one": (one_by_one.draw, ":material/swipe:"),
+        "Policy": (policy.draw, ":material/tune:"),
+        "Compare": (side_by_side.draw_selections, ":material/compare_arrows:"),
+        "Reals and fakes": (side_by_side.draw_faces, ":material/visibility:"),
+        "Release": (release.draw, ":material/publish:"),
+    }
+
+
+def draw() -> None:
+    """Draws the page that the address names."""
+    import streamlit as st
+
+    from cgankd.app.review.views import errors_shown, keep_widgets, sidebar
+
+    st.set_page_config(page_title="cgankd review", layout="wide")
+    st.html(STYLE)
+    keep_widgets()
+    page = st.navigation(
+        [
+            st.Page(draw_page, title=title, icon=icon, url_path=title.lower().replace(" ", "-"))
+            for title, (draw_page, icon) in pages().items()
+        ]
+    )
+    st.title(page.title)
+    with errors_shown():
+        sidebar()
+        page.run()
+
+
+if __name__ == "__main__":
+    draw()
