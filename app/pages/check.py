@@ -8,11 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cgankd.app.pages.drawing import COLOURS
-from cgankd.app.pages.facts import ImageGrid
+from cgankd.app.pages import data_uri, number, page_templates, percent
 from cgankd.app.pages.figures import draw_grid
-from cgankd.app.pages.html import data_uri, number, page_templates, percent
-from cgankd.app.pages.records import CheckFacts, CheckNumber
+from cgankd.app.pages.records import CheckFacts, ImageGrid
+from cgankd.curation.metrics.measured import Measured
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 PAIR_WIDTH = 132  # CSS pixels that two images take
@@ -155,7 +154,6 @@ def render_check(
             ],
             by_label=_table(facts.metrics, "group"),
             by_window=_table(facts.metrics, "window"),
-            colours=COLOURS,
             width=PAIR_WIDTH,
             pairs={
                 kind: [(pair.caption, _address(pair)) for pair in shown]
@@ -165,7 +163,7 @@ def render_check(
     )
 
 
-def _table(metrics: Sequence[CheckNumber], kind: str) -> dict[str, Any]:
+def _table(metrics: Sequence[Measured], kind: str) -> dict[str, Any]:
     """The numbers of one kind: a row for each place, a column for each metric and reference."""
     rows: dict[str, dict[tuple[str, str], float | None]] = {}
     columns: dict[tuple[str, str], None] = {}

@@ -1,48 +1,96 @@
 """The report's figures: as PNG for slides, and as SVG that takes the page's colours."""
 
 import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cgankd.app.pages.drawing import (
-    Figure,
-    draw_lines,
-    light,
-    panel,
-    plain_numbers,
-    save,
-    slug,
-    style,
-)
-from cgankd.app.pages.facts import Curve, ImageGrid, LabelFacts, ReportFacts
-from cgankd.app.pages.records import AlongRecord
+from cgankd.app.pages import COLOURS
+from cgankd.app.pages.records import AlongRecord, Curve, ImageGrid, ReportFacts
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Drawing
+
+SERIES = ("c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7")
+LIGHT = {name: light for name, (light, _) in COLOURS.items()}  # figures are drawn in these
+KEPT, DROPPED = ("kept", "c0", False), ("dropped", "c7", False)  # in legends
+
+INCHES = (5.0, 2.7)
 BINS = 60
 POINTS = 300  # of a curve: more is noise at this size
 GRID_WIDTH = 520  # CSS pixels: two grids stand side by side on a wide page
 STRIP_WIDTH = 1072  # CSS pixels: the whole of a wide page, for a grid with an axis
 IMAGE_WIDTH = 64  # CSS pixels one image is enlarged to at most
-
 BARS = 20  # few enough that a pool made for evenly spaced labels looks even
 DOTS = 1500  # more would hide each other, and make a large page
+
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: it can be selected and read aloud
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": LIGHT["ink"],
+    "text.parse_math": False,
+    "axes.edgecolor": LIGHT["line"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": LIGHT["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": LIGHT["line"],
+    "ytick.color": LIGHT["line"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.labelcolor": LIGHT["muted"],
+    "xtick.minor.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3,
+    "figure.figsize": INCHES,
+    "figure.facecolor": LIGHT["card"],
+    "figure.constrained_layout.use": True,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of the page."""
+
+    name: str  # the file's name in figures/, without its ending
+    kind: Literal["grid", "histogram", "label", "curves"]  # the section it stands in
+    title: str
+    caption: str
+    png: bytes
+    svg: str = ""  # for the page, without legend; empty for a grid, which is shown as PNG
+    legend: tuple[tuple[str, str, bool], ...] = ()  # (name, colour's name, dashed) of each series
+    filled: bool = False  # series are areas or dots, not lines
+    width: int = 0  # of a grid: the width to show it at, in CSS pixels
+    enlarged: bool = False  # a grid whose pixels are to be seen as such
+    axis: tuple[str, ...] = ()  # of a grid: what stands under its columns
 
 
 def draw_figures(facts: ReportFacts) -> list[Figure]:
     """The figures of a report: image grids, histograms, panels along the label and over steps."""
     figures = [draw_grid(grid, number) for number, grid in enumerate(facts.grids, 1)]
-    ratio, error = facts.density_ratio, facts.teacher_error
+    ratio, error, kept = facts.density_ratio, facts.teacher_error, facts.was_kept
     if np.isfinite(ratio).any():
         zeros = int((ratio == 0).sum())
         caption = "log scale; 1 is where real and generated images are equally likely"
+        caption += f"; {zeros:,} zeros stand at the left edge" if zeros else ""
         figures.append(
-            draw_histogram(
-                "density-ratio",
-                "Density ratio",
-                caption + (f"; {zeros:,} zeros stand at the left edge" if zeros else ""),
-                ratio,
-                facts.was_kept,
-                log=True,
-            )
+            draw_histogram("density-ratio", "Density ratio", caption, ratio, kept, log=True)
         )
     if np.isfinite(error).any():
         what = (
@@ -52,9 +100,7 @@ def draw_figures(facts: ReportFacts) -> list[Figure]:
         )
         caption = f"{what}; the last bar holds everything beyond"
         figures.append(
-            draw_histogram(
-                "teacher-error", "Teacher error", caption, error, facts.was_kept, log=False
-            )
+            draw_histogram("teacher-error", "Teacher error", caption, error, kept, log=False)
         )
     if facts.labels is not None:
         figures += draw_label_figures(facts, facts.labels)
@@ -63,6 +109,88 @@ def draw_figures(facts: ReportFacts) -> list[Figure]:
         curves = [curve for curve in facts.curves if curve.stage == stage]
         figures.append(draw_curves(stage, curves, number))
     return figures
+
+
+@contextmanager
+def panel(name: str) -> Iterator["tuple[Drawing, Axes]"]:
+    """A new figure of one panel and its axes, in the page's style until the context ends."""
+    import matplotlib
+    from matplotlib.figure import Figure as Drawing
+
+    # The salt makes the ids of an SVG the same each run. Without pyplot nothing global remembers
+    # the figure.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        drawing = Drawing()
+        yield drawing, drawing.add_subplot()
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Writes 0.01 on a log axis, not a power in mathematical markup."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save(drawing: "Drawing", name: str) -> tuple[bytes, str]:
+    """PNG bytes and the page's SVG, both without a date or a version in them."""
+    png, svg = io.BytesIO(), io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    drawing.savefig(svg, format="svg", metadata=nothing, transparent=True)
+    # The page has a legend of its own, which wraps and keeps its size on a telephone.
+    handles, labels = drawing.axes[0].get_legend_handles_labels()
+    drawing.set_figheight(INCHES[1] + 0.2 * -(-len(labels) // 3))
+    drawing.legend(handles, labels, loc="outside upper left", ncols=3, handlelength=1.4)
+    drawing.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    return png.getvalue(), _for_page(svg.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """An SVG file as part of a page: no prologue, colours by name, ids that stay its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would style the page
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', svg, count=1)
+    for colour, light in LIGHT.items():
+        svg = svg.replace(light, f"var(--{colour})")
+    svg = svg.replace("xlink:href", "href")
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+
+
+def _slug(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def draw_grid(grid: ImageGrid, number: int = 1) -> Figure:
+    """Images side by side at their own size, with a transparent pixel between; to be enlarged."""
+    from PIL import Image
+
+    count, _, height, width = grid.pixels.shape
+    columns = max(1, min(grid.columns, count))
+    rows = -(-count // columns)
+    # One pixel of gap is seen at any enlargement; large images get more.
+    gap = max(1, width // 24)
+    canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
+    for index, image in enumerate(grid.pixels):
+        row, column = divmod(index, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        place = canvas[top : top + height, left : left + width]
+        place[..., :3] = image.transpose(1, 2, 0)  # one channel fills three
+        place[..., 3] = 255
+    file = io.BytesIO()
+    Image.fromarray(canvas).save(file, format="png", optimize=True)
+    widest = STRIP_WIDTH if grid.axis else GRID_WIDTH
+    scale = max(1.0, min(widest / canvas.shape[1], IMAGE_WIDTH / width))
+    return Figure(
+        f"images-{number}-{_slug(grid.name)}",
+        "grid",
+        grid.name,
+        grid.caption,
+        file.getvalue(),
+        width=int(canvas.shape[1] * (int(scale) if scale >= 2 else scale)),
+        enlarged=scale > 1,
+        axis=grid.axis,
+    )
 
 
 def draw_histogram(
@@ -80,82 +208,69 @@ def draw_histogram(
         # A long tail would press everything else into one bar.
         low, high = min(0.0, values.min()), np.quantile(values, 0.98)
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-    middle = np.clip(values, edges[0], np.nextafter(edges[-1], edges[0]))
-    counts = [np.histogram(middle[kept == side], edges)[0] for side in (True, False)]
-    with style(name):
-        drawing, axes = panel()
-        axes.stairs(counts[0], edges, fill=True, color=light("c0"), label="kept")
-        axes.stairs(
-            counts[0] + counts[1],
-            edges,
-            baseline=counts[0],
-            fill=True,
-            color=light("c7"),
-            label="dropped",
-        )
+    inside = np.clip(values, edges[0], np.nextafter(edges[-1], edges[0]))
+    below: Any = 0  # what is stacked below, of each bar
+    with panel(name) as (drawing, axes):
+        for (label, colour, _), rows in ((KEPT, kept), (DROPPED, ~kept)):
+            top = below + np.histogram(inside[rows], edges)[0]
+            axes.stairs(top, edges, baseline=below, fill=True, color=LIGHT[colour], label=label)
+            below = top
         if log:
             axes.set_xscale("log")
             plain_numbers(axes.xaxis)
-            axes.axvline(1.0, color=light("ink"), linewidth=0.8, linestyle=(0, (3, 3)))
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_ylabel("samples")
-        legend = (("kept", "c0", False), ("dropped", "c7", False))
-        return Figure(name, "histogram", title, caption, *save(drawing, name), legend, filled=True)
+            axes.axvline(1.0, color=LIGHT["ink"], linewidth=0.8, linestyle=(0, (3, 3)))
+        axes.set(xlim=(edges[0], edges[-1]), ylabel="samples")
+        images = save(drawing, name)
+    return Figure(name, "histogram", title, caption, *images, (KEPT, DROPPED), filled=True)
 
 
-def draw_curves(stage: str, curves: list[Curve], number: int = 1) -> Figure:
+def draw_curves(stage: str, curves: Sequence[Curve], number: int = 1) -> Figure:
     """The curves of one stage in one panel; long ones are averaged to `POINTS` points."""
     series = [(curve.series, *_thinned(curve)) for curve in curves]
-    return draw_lines(f"curves-{number}-{slug(stage)}", "curves", stage, series, across="steps")
+    return draw_lines(f"curves-{number}-{_slug(stage)}", "curves", stage, series, across="steps")
 
 
-def draw_grid(grid: ImageGrid, number: int = 1) -> Figure:
-    """Images side by side at their own size, with a transparent pixel between; to be enlarged."""
-    from PIL import Image
-
-    pixels = grid.pixels
-    count, _, height, width = pixels.shape
-    columns = max(1, min(grid.columns, count))
-    rows = -(-count // columns)
-    # One pixel of gap is seen at any enlargement; large images get more.
-    gap = max(1, width // 24)
-    canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
-    for index in range(count):
-        row, column = divmod(index, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        place = canvas[top : top + height, left : left + width]
-        place[..., :3] = pixels[index].transpose(1, 2, 0)  # one channel fills three
-        place[..., 3] = 255
-    file = io.BytesIO()
-    Image.fromarray(canvas).save(file, format="png", optimize=True)
-    widest = STRIP_WIDTH if grid.axis else GRID_WIDTH
-    scale = max(1.0, min(widest / canvas.shape[1], IMAGE_WIDTH / width))
-    shown = int(canvas.shape[1] * (int(scale) if scale >= 2 else scale))
-    name = f"images-{number}-{slug(grid.name)}"
-    return Figure(
-        name,
-        "grid",
-        grid.name,
-        grid.caption,
-        file.getvalue(),
-        width=shown,
-        enlarged=scale > 1,
-        axis=grid.axis,
-    )
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, four to six of them."""
-    from matplotlib.ticker import MaxNLocator
-
-    if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
-    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-    return [float(mark) for mark in locator.tick_values(low, high)]
+def draw_lines(
+    name: str,
+    kind: Literal["label", "curves"],
+    title: str,
+    series: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
+    across: str,
+    caption: str = "",
+) -> Figure:
+    """Lines (name, x `[n]`, y `[n]`) in one panel. Along the label each point has a dot and the
+    vertical axis starts at 0; of curves lone points have one, and the axis is logarithmic where
+    positive values span a factor of 50.
+    """
+    legend = []
+    along = kind == "label"
+    with panel(name) as (drawing, axes):
+        lowest, highest = np.inf, -np.inf
+        for index, (label, x, y) in enumerate(series):
+            colour, dashed = SERIES[index % len(SERIES)], index >= len(SERIES)
+            axes.plot(
+                x,
+                y,
+                color=LIGHT[colour],
+                linestyle=(0, (2, 1.5)) if dashed else "-",
+                label=label,
+                marker="o" if along or x.size == 1 else None,
+            )
+            legend.append((label, colour, dashed))
+            lowest, highest = min(lowest, y.min(initial=np.inf)), max(highest, y.max(initial=0.0))
+        if along:
+            axes.set_ylim(bottom=0)
+        elif lowest > 0 and highest > 50 * lowest:
+            axes.set_yscale("log")
+            plain_numbers(axes.yaxis)
+        axes.margins(x=0.02)
+        axes.set_xlabel(across)
+        return Figure(name, kind, title, caption, *save(drawing, name), tuple(legend))
 
 
 def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _finite(np.asarray(curve.x, np.float64), np.asarray(curve.y, np.float64))
+    x, y = _finite(curve.x, curve.y)
     if x.size <= POINTS:
         return x, y
     starts = np.linspace(0, x.size, POINTS, endpoint=False).astype(int)
@@ -163,69 +278,62 @@ def _thinned(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
 
 
-def draw_label_figures(facts: ReportFacts, labels: LabelFacts) -> list[Figure]:
+def _finite(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a line at which both coordinates are finite; None is not."""
+    points = np.array([x, y], np.float64)
+    x, y = points[:, np.isfinite(points).all(axis=0)]
+    return x, y
+
+
+def draw_label_figures(facts: ReportFacts, labels: Mapping[str, np.ndarray]) -> list[Figure]:
     """The panels along the label, in the order of the pipeline."""
-    space = facts.space
+    space, record = facts.space, facts.record.labels
     assert space.task == "regression"  # as the facts have checked
+    assert record is not None
     across = f"label, {space.unit}"
     figures = [
         _draw_labels(labels, (space.low, space.high), across),
-        _draw_teacher_error(facts, labels.pool, across),
+        _draw_teacher_error(facts, labels["raw"], across),
     ]
-    for name, title, unit, along in (
-        ("label-fidelity", "Fréchet distance", "", labels.fidelity),
-        ("label-score", "Label Score", f" {space.unit}", labels.score),
-    ):
-        if along is not None:
-            figures.append(_draw_along(name, title, unit, along, across))
+    if record.fidelity is not None:
+        figures.append(
+            _draw_along("label-fidelity", "Fréchet distance", "", record.fidelity, across)
+        )
+    if record.label_score is not None:
+        unit = f" {space.unit}"
+        figures.append(_draw_along("label-score", "Label Score", unit, record.label_score, across))
     middles = (space.edges[:-1] + space.edges[1:]) / 2
-    arms = [(arm, *_finite(middles, error)) for arm, error in labels.mae.items()]
     figures.append(
         draw_lines(
             "label-mae",
             "label",
             "Students: MAE against the label",
-            arms,
+            [(arm, *_finite(middles, error)) for arm, error in record.mae.items()],
             across=across,
             caption=f"{space.unit}, on the test images of each part of the range; mean over seeds",
-            dots=True,
-            from_zero=True,
         )
     )
     return figures
 
 
-def _draw_labels(labels: LabelFacts, limits: tuple[float, float], across: str) -> Figure:
+def _draw_labels(
+    labels: Mapping[str, np.ndarray], limits: tuple[float, float], across: str
+) -> Figure:
     """How often each label occurs: in the reals, in the pool, and after selection."""
     name = "label-histogram"
     edges = np.linspace(*limits, BARS + 1)
-    with style(name):
-        drawing, axes = panel()
-        series = (
-            ("real", "c7", labels.real),
-            ("raw", "c1", labels.pool),
-            ("kept", "c0", labels.kept),
-        )
-        for label, colour, values in series:
-            share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
-            real = label == "real"
-            axes.stairs(
-                share,
-                edges,
-                baseline=0 if real else None,
-                fill=real,
-                color=light(colour),
-                alpha=0.4 if real else None,
-                linewidth=0 if real else 1.6,
-                label=label,
-            )
-        axes.set_xlim(*limits)
-        axes.set_xlabel(across)
-        axes.set_ylabel("% of images")
-        caption = "real training images, the raw pool, and what was kept, with its final labels"
-        legend = tuple((label, colour, False) for label, colour, _ in series)
+    legend = (("real", "c7", False), ("raw", "c1", False), KEPT)
+    area: dict[str, Any] = {"baseline": 0, "fill": True, "alpha": 0.4, "linewidth": 0}
+    line: dict[str, Any] = {"baseline": None, "linewidth": 1.6}
+    with panel(name) as (drawing, axes):
+        for label, colour, _ in legend:
+            share = 100 * np.histogram(labels[label], edges)[0] / max(len(labels[label]), 1)
+            look = area if label == "real" else line
+            axes.stairs(share, edges, color=LIGHT[colour], label=label, **look)
+        axes.set(xlim=limits, xlabel=across, ylabel="% of images")
         images = save(drawing, name)
-        return Figure(name, "label", "Labels", caption, *images, legend, filled=True)
+    caption = "real training images, the raw pool, and what was kept, with its final labels"
+    return Figure(name, "label", "Labels", caption, *images, legend, filled=True)
 
 
 def _draw_teacher_error(facts: ReportFacts, pool: np.ndarray, across: str) -> Figure:
@@ -235,53 +343,33 @@ def _draw_teacher_error(facts: ReportFacts, pool: np.ndarray, across: str) -> Fi
     rows = np.flatnonzero(np.isfinite(error))
     rows = np.random.default_rng(0).permutation(rows)[:DOTS]
     top = float(np.quantile(error[rows], 0.99)) if rows.size else 1.0
-    with style(name):
-        drawing, axes = panel()
-        series = (("dropped", "c7", False), ("kept", "c0", True))
-        for label, colour, side in series:
-            some = rows[kept[rows] == side]
-            axes.plot(
-                pool[some],
-                np.minimum(error[some], top),
-                linestyle="none",
-                marker="o",
-                markersize=2.2,
-                markeredgewidth=0,
-                alpha=0.6,
-                color=light(colour),
-                label=label,
-            )
+    look: dict[str, Any] = {"markersize": 2.2, "markeredgewidth": 0, "alpha": 0.6}
+    with panel(name) as (drawing, axes):
+        for (label, colour, _), side in ((DROPPED, False), (KEPT, True)):
+            x = rows[kept[rows] == side]
+            y = np.minimum(error[x], top)
+            axes.plot(pool[x], y, "o", color=LIGHT[colour], label=label, **look)
         axes.set_ylim(bottom=0)
         axes.margins(x=0.02)
         axes.set_xlabel(across)
-        title = "Teacher error against the label"
-        caption = (
-            f"|teacher − assigned label|, {facts.metric.unit}; {rows.size:,} samples at random, "
-            "the highest hundredth at the top"
-        )
-        legend = tuple((label, colour, False) for label, colour, _ in series)
-        return Figure(name, "label", title, caption, *save(drawing, name), legend, filled=True)
+        images = save(drawing, name)
+    caption = (
+        f"|teacher − assigned label|, {facts.metric.unit}; {rows.size:,} samples at random, "
+        "the highest hundredth at the top"
+    )
+    title = "Teacher error against the label"
+    return Figure(name, "label", title, caption, *images, (DROPPED, KEPT), filled=True)
 
 
 def _draw_along(name: str, title: str, unit: str, along: AlongRecord, across: str) -> Figure:
     """The raw pool and what was kept, window by window."""
     raw, kept = (f"{value:.3g}{unit}" for value in along.overall)
+    series = {"kept": along.kept, "raw": along.raw}
     return draw_lines(
         name,
         "label",
         f"{title}: raw {raw}, kept {kept}",
-        [
-            (name, *_finite(np.array(along.centre), np.array(values, np.float64)))
-            for name, values in (("kept", along.kept), ("raw", along.raw))
-        ],
+        [(label, *_finite(along.centre, values)) for label, values in series.items()],
         across=across,
         caption=f"{along.caption}; less is better",
-        dots=True,
-        from_zero=True,
     )
-
-
-def _finite(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a line at which both coordinates are finite."""
-    finite = np.isfinite(x) & np.isfinite(y)
-    return x[finite], y[finite]

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from cgankd.app.context import Context
-from cgankd.app.pages.facts import Kept, LabelFacts
-from cgankd.app.pages.records import AlongRecord, LearnedFacts, finite
+from cgankd.app.pages.records import AlongRecord, Kept, LearnedFacts
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
 from cgankd.curation.metrics.metrics import (
@@ -36,7 +35,7 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.shards import read_shard
-from cgankd.shardset.records import JudgeFacts, RatioFacts
+from cgankd.shardset.records import JudgeFacts, RatioFacts, finite
 from cgankd.shardset.weights import save_weights, weights_sha256
 from cgankd.student.evaluate import outputs_of, predictions
 
@@ -193,74 +192,66 @@ def label_metric(
 
 
 def along_the_label(
-    ctx: Context,
-    pool: np.ndarray,
-    conditions: np.ndarray,
-    kept: Kept,
-    mae: Mapping[str, np.ndarray],
-) -> LabelFacts:
-    """What a report shows along a continuous label: of pool pixels uint8 `[n, c, h, w]` made for
-    the conditions `[n]`, and of each arm its error by group, `mae`.
+    ctx: Context, pool: np.ndarray, conditions: np.ndarray, kept: Kept
+) -> tuple[AlongRecord, AlongRecord]:
+    """Fréchet distance and Label Score along a continuous label, before and after selection: of
+    pool pixels uint8 `[n, c, h, w]` made for the conditions `[n]`.
 
     The judge is a net of its own, trained on every real image that is no test image; fidelity is
     against the same images, in its features.
     """
-    space, data = ctx.space, ctx.data
+    space, data, config = ctx.space, ctx.data, MeasureConfig(resamples=0)
     assert isinstance(space, ContinuousLabels)  # classes have no axis
     real_pixels = np.concatenate([data.all_train_pixels, data.validation_pixels])
     real_labels = np.concatenate([data.all_train_labels, data.validation_labels])
     judge = train_judge(ctx, real_pixels, real_labels, "judge")
     real, generated = judge.features(real_pixels), judge.features(pool)
     predicted = judge.predictions(generated)
-    config = MeasureConfig(resamples=0)
     measured_by = Judge(f"judge, {NET}", "", "train+validation")
 
-    def measured(metric: Metric, labels: np.ndarray, reals: np.ndarray | None) -> list[Measured]:
-        return [
-            number
-            for number in measure(metric, labels, reals, space, measured_by, config)
-            if number.kind != "group"
-        ]
-
-    def distances(rows: np.ndarray, labels: np.ndarray) -> list[Measured]:
+    def distance(rows: np.ndarray, labels: np.ndarray) -> Metric:
         features = generated[rows]
         # Real images first, as rounding depends on the order.
-        metric = Metric(("fid",), lambda a, b: [frechet_distance(real[b], features[a])], least=2)
-        return measured(metric, labels, real_labels)
+        return Metric(("fid",), lambda a, b: [frechet_distance(real[b], features[a])], least=2)
 
-    def scores(rows: np.ndarray, labels: np.ndarray) -> list[Measured]:
-        return measured(label_score_metric(predicted[rows], labels), labels, None)
+    def score(rows: np.ndarray, labels: np.ndarray) -> Metric:
+        return label_score_metric(predicted[rows], labels)
 
-    def along(raw: Sequence[Measured], selected: Sequence[Measured], caption: str) -> AlongRecord:
-        (all_raw, *raw_windows), (all_selected, *selected_windows) = raw, selected
+    def along(
+        metric: Callable[[np.ndarray, np.ndarray], Metric], reals: np.ndarray | None, caption: str
+    ) -> AlongRecord:
+        (all_raw, *raw), (all_kept, *selected) = (
+            [
+                number
+                for number in measure(
+                    metric(rows, labels), labels, reals, space, measured_by, config
+                )
+                if number.kind != "group"
+            ]
+            for rows, labels in (
+                (np.arange(len(conditions)), conditions),
+                (kept.rows, kept.labels),
+            )
+        )
         return AlongRecord(
-            centre=tuple(number.label for number in raw_windows if number.label is not None),
-            raw=tuple(finite(number.value) for number in raw_windows),
-            kept=tuple(finite(number.value) for number in selected_windows),
-            overall=(all_raw.value, all_selected.value),
+            centre=tuple(number.label for number in raw if number.label is not None),
+            raw=tuple(finite(number.value) for number in raw),
+            kept=tuple(finite(number.value) for number in selected),
+            overall=(all_raw.value, all_kept.value),
             caption=caption,
         )
 
-    everything = np.arange(len(conditions))
     width = config.window_width * space.span / space.groups
     windows = f"in windows of {width:.3g} {space.unit}"
     sizes = f"{len(real):,} real, {len(conditions):,} raw, {len(kept.rows):,} kept"
-    return LabelFacts(
-        real=data.train_labels,
-        pool=conditions,
-        kept=kept.labels,
-        mae=mae,
-        fidelity=along(
-            distances(everything, conditions),
-            distances(kept.rows, kept.labels),
+    return (
+        along(
+            distance,
+            real_labels,
             f"Fréchet distance to the real images that are no test images, {windows} "
             f"({sizes}), in the features of a net trained on them",
         ),
-        score=along(
-            scores(everything, conditions),
-            scores(kept.rows, kept.labels),
-            f"mean |prediction of the same net − label| in {space.unit}, {windows}",
-        ),
+        along(score, None, f"mean |prediction of the same net − label| in {space.unit}, {windows}"),
     )
 
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from cgankd.app.context import Context
 from cgankd.app.pages.check import Pair
-from cgankd.app.pages.facts import Kept
 from cgankd.app.pages.judge import check_numbers, label_metric
-from cgankd.app.pages.records import MemorisedPair
+from cgankd.app.pages.records import Kept, MemorisedPair
 from cgankd.curation.metrics.measured import Judge, Measured
 from cgankd.curation.metrics.metrics import (
     calibration_metric,

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.check import REMEDIES, failures, render_check
-from cgankd.app.pages.facts import Kept
 from cgankd.app.pages.judge import (
     JudgedPool,
     judge_pool,
@@ -19,7 +18,7 @@ from cgankd.app.pages.judge import (
 from cgankd.app.pages.records import (
     BoundFacts,
     CheckFacts,
-    CheckNumber,
+    Kept,
     RatioSummary,
     TwoSampleFacts,
 )
@@ -116,7 +115,7 @@ def check(ctx: Context, name: str = "cgan-kd") -> Facts:
         memorised=copies.memorised_pairs(scores.key),
         judge=judged.facts,
         learned=learning,
-        metrics=tuple(CheckNumber.of(number) for number in numbers),
+        metrics=numbers,
     )
     plain = facts.model_dump(mode="json")
     write_json(ctx.run.check / "check.json", plain)

@@ -4,23 +4,24 @@ import json
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from cgankd.app.context import Context, Facts
-from cgankd.app.pages.facts import (
-    ArmResult,
+from cgankd.app.pages.judge import along_the_label
+from cgankd.app.pages.records import (
+    ArmRecord,
     Curve,
+    GroupRecord,
     ImageGrid,
     Kept,
-    LabelFacts,
+    LabelRecord,
+    RatioDiagnostics,
     ReportFacts,
     metric_of,
 )
-from cgankd.app.pages.judge import along_the_label
 from cgankd.app.pages.report import report_record, write_report
 from cgankd.app.recipe import recipe_yaml
 from cgankd.app.stages.students import trained_students
@@ -33,6 +34,7 @@ from cgankd.shardset.records import (
     TeacherFacts,
     TeacherResult,
     TrainedArm,
+    finite,
 )
 from cgankd.shardset.tables import read_numbered, read_table
 from cgankd.student.evaluate import measures, outputs_of, predictions
@@ -64,50 +66,60 @@ def write(ctx: Context) -> Facts:
             networks = (load_network(ctx.run.path / folder)[0] for folder in arm.folders)
             outputs_by_arm[name] = [outputs(network) for network in networks]
             measured = [measures(o, labels, ctx.space) for o in outputs_by_arm[name]]
-            results[name] = ArmResult(
-                values=tuple(figures[metric.name] for figures in measured),
+            results[name] = ArmRecord.of(
+                [numbers[metric.name] for numbers in measured],
                 steps=arm.steps,
                 images_seen=arm.images_seen,
                 learning_rate=arm.lr,
                 validation=float(np.mean(arm.validation)),
                 note=_note(ctx, name),
             )
-    teacher = ctx.run.read_facts("teacher", TeacherFacts)
-    module = ctx.teacher_loader()
+    teacher, run = ctx.run.read_facts("teacher", TeacherFacts), ctx.run.facts()
     selection = read_table(ctx.run.selections / "cgan-kd.parquet")
     scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
     ratio = ctx.run.read_facts("ratio", RatioFacts)
-    kept, dropped = _decisions(selection, ctx.space)
-    facts = ReportFacts(
+    along, drawn = _along_the_label(ctx, selection, labels, outputs_by_arm)
+    record = report_record(
+        ctx.space,
+        results,
+        _groups(selection, ctx.space),
         title=ctx.recipe.name,
-        space=ctx.space,
-        arms=results,
+        warnings=students.advice,
         teacher=TeacherResult(
             name=teacher.network,
             data=teacher.data,
-            test=measures(outputs(module), labels, ctx.space)[metric.name],
+            test=measures(outputs(ctx.teacher_loader()), labels, ctx.space)[metric.name],
             validation=teacher.validation[metric.name],
         ),
-        kept=kept,
-        dropped=dropped,
+        selection_sha256=ctx.run.read_facts("selections/cgan-kd", SelectionFacts).sha256,
+        ratio=RatioDiagnostics(diagnostics=ratio.per_label, problems=ratio.problems),
+        seconds=run.get("seconds", {}),
+        peak_memory_bytes=peak_memory_bytes(ctx.workers),
+        run=run,
+        labels=along,
+    )
+    facts = ReportFacts(
+        record,
+        space=ctx.space,
         density_ratio=scores["density_ratio"].to_numpy().astype(np.float64),
         teacher_error=scores["teacher_error"].to_numpy().astype(np.float64),
         was_kept=selection["kept"].to_numpy(),
-        selection_sha256=ctx.run.read_facts("selections/cgan-kd", SelectionFacts).sha256,
-        ratio_diagnostics=ratio.per_label,
-        ratio_problems=ratio.problems,
         curves=tuple(_curves(ctx, arms)),
         grids=tuple(_grids(ctx, selection)),
-        seconds=ctx.run.facts().get("seconds", {}),
-        peak_memory_bytes=peak_memory_bytes(ctx.workers),
-        run=ctx.run.facts(),
         recipe=recipe_yaml(ctx.recipe),
-        warnings=students.advice,
-        labels=_along_the_label(ctx, selection, labels, outputs_by_arm),
+        labels=drawn,
     )
     write_report(ctx.run.report, facts)
-    _print_table(ctx, facts)
-    return report_record(facts).plain()
+    ctx.console.table(
+        f"{record.title}: test {metric.words} in {metric.unit}, teacher "
+        f"{metric.text(record.teacher.test)} (trained on: {record.teacher.data})",
+        ["arm", metric.words, "steps", "images seen", ""],
+        [
+            [name, metric.spread(arm), f"{arm.steps:,}", f"{arm.images_seen:,}", arm.note]
+            for name, arm in results.items()
+        ],
+    )
+    return record.plain()
 
 
 def peak_memory_bytes(workers: int) -> int:
@@ -132,52 +144,50 @@ def _note(ctx: Context, name: str) -> str:
     return "; ".join(notes)
 
 
-def _decisions(
-    selection: pa.Table, space: LabelSpace
-) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
-    """Samples kept, and dropped by reason, per group."""
+def _groups(selection: pa.Table, space: LabelSpace) -> list[GroupRecord]:
+    """What became of the pool's samples, per group of the label they were made for."""
     group = space.group_of(selection["original_label"].to_numpy())
-    groups = len(space.group_names)
-    reason = np.asarray(selection["reason"].fill_null("").to_pylist())
+    reason = _reasons(selection)
+    # One row for each fate, that of the kept first; a column for each group.
+    fates = sorted({"", *reason.tolist()})
+    counts = np.array(
+        [np.bincount(group[reason == fate], minlength=len(space.group_names)) for fate in fates]
+    )
+    return [
+        GroupRecord(
+            name=name,
+            pool=sum(column),
+            kept=column[0],
+            dropped=dict(zip(fates[1:], column[1:], strict=True)),
+            acceptance=column[0] / sum(column) if sum(column) else None,
+        )
+        for name, column in zip(space.group_names, counts.T.tolist(), strict=True)
+    ]
 
-    def per_group(rows: np.ndarray) -> tuple[int, ...]:
-        return tuple(np.bincount(group[rows], minlength=groups).tolist())
 
-    dropped = {str(r): per_group(reason == r) for r in np.unique(reason) if r}
-    return per_group(reason == ""), dropped
+def _reasons(selection: pa.Table) -> np.ndarray:
+    """Why each sample was dropped, str `[n]`; empty where it was kept."""
+    return np.asarray(selection["reason"].fill_null("").to_pylist())
 
 
 def _curves(ctx: Context, arms: Mapping[str, TrainedArm]) -> list[Curve]:
+    """What the trainings logged of their losses and, of students, of validation."""
+    metric = metric_of(ctx.space)
+    validation = f"students: validation {metric.words}, {metric.unit}"
+    logged = [
+        ("teacher: training loss", "loss", ctx.run.teacher, "loss"),
+        ("generator: losses", "loss_d", ctx.run.generator, "loss_d"),
+        ("generator: losses", "loss_g", ctx.run.generator, "loss_g"),
+        *((validation, arm, ctx.run.path / t.folders[0], metric.name) for arm, t in arms.items()),
+    ]
     curves = []
-    for stage, folder, names in (
-        ("teacher: training loss", ctx.run.teacher, ("loss",)),
-        ("generator: losses", ctx.run.generator, ("loss_d", "loss_g")),
-    ):
-        rows = _rows(folder / "metrics.jsonl")
-        for name in names:
-            curves += _curve(stage, name, rows, name)
-    for arm, trained in arms.items():
-        rows = _rows(ctx.run.path / trained.folders[0] / "metrics.jsonl")
-        metric = metric_of(ctx.space)
-        stage = f"students: validation {metric.words}, {metric.unit}"
-        curves += _curve(stage, arm, rows, metric.name)
+    for stage, series, folder, name in logged:
+        path = folder / "metrics.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else ()
+        points = [(row["step"], row[name]) for row in map(json.loads, lines) if name in row]
+        if points:
+            curves.append(Curve(stage, series, *np.array(points, dtype=np.float64).T))
     return curves
-
-
-def _curve(stage: str, series: str, rows: Sequence[Facts], name: str) -> list[Curve]:
-    points = [(row["step"], row[name]) for row in rows if name in row]
-    if not points:
-        return []
-    x, y = np.array(points, dtype=np.float64).T
-    return [Curve(stage, series, x, y)]
-
-
-def _rows(path: Path) -> list[Facts]:
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        if path.is_file()
-        else []
-    )
 
 
 def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
@@ -185,7 +195,7 @@ def _grids(ctx: Context, selection: pa.Table) -> list[ImageGrid]:
     random = np.random.default_rng(derive_seed(ctx.recipe.seed, "report"))
     label = selection["original_label"].to_numpy()
     group, real_group = ctx.space.group_of(label), ctx.space.group_of(ctx.data.train_labels)
-    reason = np.asarray(selection["reason"].fill_null("").to_pylist())
+    reason = _reasons(selection)
     data = ctx.data
     continuous = isinstance(ctx.space, ContinuousLabels)
     shown = np.arange(len(ctx.space.group_names))[: None if continuous else MOST_CLASSES]
@@ -221,20 +231,34 @@ def _along_the_label(
     selection: pa.Table,
     test_labels: np.ndarray,
     outputs: Mapping[str, Sequence[np.ndarray]],
-) -> LabelFacts | None:
-    """What there is to show along a continuous label; `outputs` are each arm's on the test images,
-    per seed.
+) -> tuple[LabelRecord | None, dict[str, np.ndarray] | None]:
+    """What there is to say along a continuous label, and the labels to be drawn: of the real images
+    and of the pool, `raw` and `kept`. `outputs` are each arm's on the test images, per seed.
     """
-    if not isinstance(ctx.space, ContinuousLabels):
-        return None
+    space = ctx.space
+    if not isinstance(space, ContinuousLabels):
+        return None, None
     is_kept = selection["kept"].to_numpy()
-    return along_the_label(
-        ctx,
-        np.load(ctx.run.students / "arrays" / "pool_pixels.npy", mmap_mode="r"),
-        selection["original_label"].to_numpy(),
-        Kept(np.flatnonzero(is_kept), selection["label"].to_numpy()[is_kept]),
-        {arm: _error_by_group(ctx.space, test_labels, o) for arm, o in outputs.items()},
+    kept = Kept(np.flatnonzero(is_kept), selection["label"].to_numpy()[is_kept])
+    conditions = selection["original_label"].to_numpy()
+    pixels = np.load(ctx.run.students / "arrays" / "pool_pixels.npy", mmap_mode="r")
+    fidelity, score = along_the_label(ctx, pixels, conditions, kept)
+    labels = {"real": ctx.data.train_labels, "raw": conditions, "kept": kept.labels}
+    real, raw, final = (
+        tuple(np.bincount(space.group_of(of), minlength=space.groups).tolist())
+        for of in labels.values()
     )
+    mae = {arm: _error_by_group(space, test_labels, o) for arm, o in outputs.items()}
+    record = LabelRecord(
+        space=space,
+        real=real,
+        pool=raw,
+        kept=final,
+        mae={arm: tuple(map(finite, error.tolist())) for arm, error in mae.items()},
+        fidelity=fidelity,
+        label_score=score,
+    )
+    return record, labels
 
 
 def _error_by_group(
@@ -245,23 +269,3 @@ def _error_by_group(
     group = space.group_of(labels)
     sums, counts = (np.bincount(group, w, minlength=space.groups) for w in (error, None))
     return np.divide(sums, counts, out=np.full(space.groups, np.nan), where=counts > 0)
-
-
-def _print_table(ctx: Context, facts: ReportFacts) -> None:
-    rows = [
-        [
-            name,
-            facts.metric.spread(arm),
-            f"{arm.steps:,}",
-            f"{arm.images_seen:,}",
-            arm.note,
-        ]
-        for name, arm in facts.arms.items()
-    ]
-    metric = facts.metric
-    ctx.console.table(
-        f"{facts.title}: test {metric.words} in {metric.unit}, teacher "
-        f"{metric.text(facts.teacher.test)} (trained on: {facts.teacher.data})",
-        ["arm", metric.words, "steps", "images seen", ""],
-        rows,
-    )

@@ -4,15 +4,24 @@ A metric is a function of row numbers; what the rows stand for (features, logits
 itself. So all metrics get the same places, sample sizes, warnings and intervals.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.records import finite
+
+# A number that may be NaN; None in a record's JSON, which has no NaN.
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(finite),
+]
 
 
 class MeasureConfig(BaseModel):
@@ -68,8 +77,8 @@ class Measured:
     kind: Literal["all", "group", "window"]
     place: str  # the group's name, or the window's centre with the unit; "all" for the whole set
     label: float | None  # the group, or the window's centre in the label's unit
-    value: float  # NaN where there are too few samples; the warning says so
-    interval: tuple[float, float] | None  # 95 %
+    value: Number  # NaN where there are too few samples; the warning says so
+    interval: tuple[Number, Number] | None  # 95 %
     warning: str | None
     samples: int
     references: int | None  # None for a metric that looks at one set

@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,19 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgankd.app.pages.facts import (
-    ArmResult,
+from cgankd.app.pages import unbroken
+from cgankd.app.pages.records import (
     Curve,
     ImageGrid,
+    RatioDiagnostics,
+    ReportRecord,
     metric_of,
     paired_difference,
+    read_record,
 )
-from cgankd.app.pages.html import unbroken
-from cgankd.app.pages.records import ReportRecord, read_record
-from cgankd.app.pages.report import report_record, summary, write_report
+from cgankd.app.pages.report import write_report
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
 from cgankd.shardset.records import TeacherResult
-from tests.app.small_report import DEGREES, facts_of_a_continuous_run, facts_of_a_run
+from tests.app.small_report import DEGREES, arm, facts_of_a_continuous_run, facts_of_a_run
 
 
 class Page(HTMLParser):
@@ -153,12 +153,11 @@ def test_a_report_is_read_by_the_record_that_wrote_it(
 
 
 def test_numbers_that_are_not_finite_become_null(written: Path) -> None:
-    """JSON has no infinity; NumPy's numbers are plain ones."""
+    """JSON has no infinity."""
     report = json.loads((written / "report.json").read_text())
 
     assert report["ratio"]["diagnostics"][1]["largest"] is None
-    run = report_record(replace(facts_of_a_run(), run={"a": np.float32(np.nan), "b": np.int64(3)}))
-    assert run.run == {"a": None, "b": 3}
+    assert facts_of_a_run(run={"a": [np.nan]}).record.plain()["run"] == {"a": [None]}
 
 
 def test_the_page_needs_nothing_else_and_is_well_formed(written: Path) -> None:
@@ -233,16 +232,13 @@ def test_the_page_of_a_continuous_label_speaks_of_its_unit(continuous: Path) -> 
 def test_every_text_is_escaped(tmp_path: Path) -> None:
     """Names and notes are text, never markup, wherever they stand."""
     bad = "\"'><script>alert(1)</script>&amp;"
-    facts = facts_of_a_run()
-    facts = replace(
-        facts,
+    facts = facts_of_a_run(
         title=bad,
         space=ClassLabels(names=(bad, bad + "2")),
-        arms={bad: ArmResult((1.0,), 1, 1, 0.1, note=bad), **facts.arms},
+        arms={bad: arm((1.0,), note=bad), **facts_of_a_run().record.arms},
         teacher=TeacherResult(name=bad, data=bad),
         dropped={bad: (1, 2)},
-        ratio_diagnostics=({"label": bad, bad: 1.0},),
-        ratio_problems=(bad,),
+        ratio=RatioDiagnostics(diagnostics=({"label": bad, bad: 1.0},), problems=(bad,)),
         curves=(Curve(bad, bad, np.arange(3), np.arange(3)), Curve(bad, "b", *np.ones((2, 3)))),
         grids=(ImageGrid(bad, np.zeros((1, 3, 8, 8), np.uint8), bad),),
         seconds={bad: 1.0},
@@ -262,8 +258,7 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
 def test_a_unit_is_escaped(tmp_path: Path) -> None:
     """It comes from the recipe, and stands in sentences, tables and figures."""
     bad = "<script>"
-    facts = facts_of_a_continuous_run()
-    facts = replace(facts, space=DEGREES.model_copy(update={"unit": bad}))
+    facts = facts_of_a_continuous_run(space=DEGREES.model_copy(update={"unit": bad}))
 
     page = Page(write_report(tmp_path, facts).read_text())
 
@@ -300,13 +295,12 @@ def test_the_summary_claims_no_more_than_two_standard_errors_allow(
     with_images: tuple[float, ...], verdict: str, words: str
 ) -> None:
     """Differences by hand: (3, 3, 4), (−1, 0, ½) and (−2, −1½, −3)."""
-    facts = facts_of_a_run()
-    arm = replace(facts.arms["cgan-kd"], values=with_images)
-    facts = replace(facts, arms={**facts.arms, "cgan-kd": arm})
+    no_kd = facts_of_a_run().record.arms["no-kd"]
+    record = facts_of_a_run(arms={"no-kd": no_kd, "cgan-kd": arm(with_images)}).record
 
-    assert facts.difference is not None
-    assert facts.difference.verdict == verdict
-    assert words in summary(facts)
+    assert record.difference is not None
+    assert record.difference.verdict == verdict
+    assert words in record.summary
 
 
 @pytest.mark.parametrize(
@@ -321,13 +315,12 @@ def test_a_smaller_error_is_a_gain(
     with_images: tuple[float, ...], verdict: str, words: str
 ) -> None:
     """Differences by hand: (−2.4, −2.5, −2.3), (−0.1, 0.1, 0) and (1, 1.1, 1)."""
-    facts = facts_of_a_continuous_run()
-    arm = replace(facts.arms["cgan-kd"], values=with_images)
-    facts = replace(facts, arms={**facts.arms, "cgan-kd": arm})
+    no_kd = facts_of_a_continuous_run().record.arms["no-kd"]
+    record = facts_of_a_continuous_run(arms={"no-kd": no_kd, "cgan-kd": arm(with_images)}).record
 
-    assert facts.difference is not None
-    assert facts.difference.verdict == verdict
-    assert words in summary(facts)
+    assert record.difference is not None
+    assert record.difference.verdict == verdict
+    assert words in record.summary
 
 
 @pytest.mark.parametrize(
@@ -351,23 +344,23 @@ def test_numbers_stay_with_their_signs_and_units() -> None:
 
 def test_one_seed_and_a_missing_arm_claim_nothing() -> None:
     """Without a spread or a baseline there is no verdict."""
-    facts = facts_of_a_run()
-    one = {name: replace(arm, values=arm.values[:1]) for name, arm in facts.arms.items()}
+    arms = facts_of_a_run().record.arms
+    one = {name: arm(of_many.values[:1]) for name, of_many in arms.items()}
 
-    assert "One seed" in summary(replace(facts, arms=one))
+    assert "One seed" in facts_of_a_run(arms=one).record.summary
     difference = paired_difference(one)
     assert difference is not None
     assert (difference.mean, difference.standard_error, difference.pairs) == (3.0, None, 1)
     assert difference.verdict == "unclear"
     assert one["no-kd"].std is None
-    assert "no answer" in summary(replace(facts, arms={"no-kd": one["no-kd"]}))
+    assert "no answer" in facts_of_a_run(arms={"no-kd": one["no-kd"]}).record.summary
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=2, max_size=9))
 def test_the_paired_difference_is_numpys(pairs: list[tuple[float, float]]) -> None:
     """Mean and standard error of the differences, computed another way."""
     a, b = np.array(pairs).T
-    arms = {"x": ArmResult(tuple(a), 1, 1, 1.0), "y": ArmResult(tuple(b), 1, 1, 1.0)}
+    arms = {"x": arm(a.tolist()), "y": arm(b.tolist())}
 
     difference = paired_difference(arms, "x", "y")
 
@@ -379,7 +372,7 @@ def test_the_paired_difference_is_numpys(pairs: list[tuple[float, float]]) -> No
 
 def test_arms_with_other_seeds_are_not_paired() -> None:
     """Pairs need the same seeds."""
-    arms = {"x": ArmResult((1.0, 2.0), 1, 1, 1.0), "y": ArmResult((1.0,), 1, 1, 1.0)}
+    arms = {"x": arm((1.0, 2.0)), "y": arm((1.0,))}
 
     with pytest.raises(ValueError, match="shorter"):
         paired_difference(arms, "x", "y")
@@ -387,18 +380,18 @@ def test_arms_with_other_seeds_are_not_paired() -> None:
 
 def test_facts_that_do_not_fit_together_are_refused() -> None:
     """One count per class, one decision per sample."""
-    with pytest.raises(ValueError, match="one number for each of 2 classes"):
-        replace(facts_of_a_run(), kept=(1, 2, 3), dropped={})
+    with pytest.raises(ValueError, match="one row for each of 2 classes"):
+        facts_of_a_run(kept=(1,), dropped={})
     with pytest.raises(ValueError, match="aligned"):
-        replace(facts_of_a_run(), was_kept=np.ones(3, bool))
-    facts = facts_of_a_continuous_run()
-    assert facts.labels is not None
-    with pytest.raises(ValueError, match="one number for each of 4 parts of the range"):
-        replace(facts, kept=(1, 2), dropped={})
+        facts_of_a_run(was_kept=np.ones(3, bool))
+    labels = facts_of_a_continuous_run().labels
+    assert labels is not None
+    with pytest.raises(ValueError, match="one row for each of 4 parts of the range"):
+        facts_of_a_continuous_run(kept=(1, 2), dropped={})
     with pytest.raises(ValueError, match="aligned"):
-        replace(facts, labels=replace(facts.labels, pool=np.zeros(3)))
+        facts_of_a_continuous_run(labels={**labels, "raw": np.zeros(3)})
     with pytest.raises(ValueError, match="no axis"):
-        replace(facts_of_a_run(), labels=facts.labels)
+        facts_of_a_run(labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -406,8 +399,7 @@ def test_facts_that_do_not_fit_together_are_refused() -> None:
 )
 def test_degenerate_scores_still_give_a_report(ratio: np.ndarray, tmp_path: Path) -> None:
     """All zero, all equal, none at all, one that dwarfs the rest; no arm, no class kept."""
-    facts = replace(
-        facts_of_a_run(),
+    facts = facts_of_a_run(
         density_ratio=ratio,
         teacher_error=ratio,
         arms={},
@@ -419,7 +411,7 @@ def test_degenerate_scores_still_give_a_report(ratio: np.ndarray, tmp_path: Path
         ),
         grids=(),
         seconds={},
-        ratio_diagnostics=(),
+        ratio=RatioDiagnostics(diagnostics=(), problems=()),
     )
 
     assert Page(write_report(tmp_path, facts).read_text()).open == []
@@ -427,12 +419,17 @@ def test_degenerate_scores_still_give_a_report(ratio: np.ndarray, tmp_path: Path
 
 def test_a_continuous_run_with_nothing_to_show_still_gives_a_report(tmp_path: Path) -> None:
     """Nothing kept, no error known, no fidelity measured, no student trained."""
-    facts = facts_of_a_continuous_run()
-    assert facts.labels is not None
-    nothing = np.full(60, np.nan)
-    labels = replace(facts.labels, kept=np.empty(0), mae={}, fidelity=None, score=None)
-    facts = replace(
-        facts, arms={}, grids=(), labels=labels, teacher_error=nothing, density_ratio=nothing
+    usual, nothing = facts_of_a_continuous_run(), np.full(60, np.nan)
+    assert usual.labels is not None
+    assert usual.record.labels is not None
+    measured = {"mae": {}, "fidelity": None, "label_score": None}
+    facts = facts_of_a_continuous_run(
+        arms={},
+        grids=(),
+        labels={**usual.labels, "kept": np.empty(0)},
+        label_record=usual.record.labels.model_copy(update=measured),
+        teacher_error=nothing,
+        density_ratio=nothing,
     )
 
     assert Page(write_report(tmp_path, facts).read_text()).open == []

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from cgankd.app.pages.drawing import COLOURS, SERIES
-from cgankd.app.pages.facts import Curve, ImageGrid
-from cgankd.app.pages.figures import POINTS, draw_curves, draw_figures, draw_grid, ticks
-from cgankd.app.pages.report import dot_plot, flattened, group_bars
+from cgankd.app.pages import COLOURS
+from cgankd.app.pages.figures import POINTS, SERIES, draw_curves, draw_figures, draw_grid
+from cgankd.app.pages.records import Curve, ImageGrid
+from cgankd.app.pages.report import dot_plot, flattened, group_bars, ticks
 from tests.app.small_report import facts_of_a_continuous_run, facts_of_a_run
 
 
@@ -121,6 +121,6 @@ def test_dots_and_bars_stand_where_their_numbers_say() -> None:
     assert [text for _, text in plot["ticks"]] == ["80", "82", "84", "86", "88"]
     assert plot["baseline"] == 25.0
     assert plot["rows"][1]["dots"] == [37.5, 62.5, 100.0]
-    assert group_bars(facts)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
-    assert group_bars(facts)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
+    assert group_bars(facts.record)[0]["parts"] == [("c0", 75.0), ("c1", 25.0)]
+    assert group_bars(facts.record)[1]["parts"] == [("c0", 25.0), ("c2", 25.0)]
     assert list(flattened({"a": {"b": [1, 2]}, "c": None})) == [("a.b", "1, 2"), ("c", "–")]
