@@ -32,7 +32,7 @@ from cgankd.shardset.files import (
     write_bytes,
     write_json,
 )
-from cgankd.shardset.labels import ClassLabels, LabelSpace
+from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.weights import save_weights
 
 GRID_COLUMNS = 8
@@ -86,10 +86,7 @@ def train_generator(
             "pixels": _sha256(pixels),
             "labels": _sha256(labels),
         }
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        run = _Training(
-            generator.to(device), discriminator.to(device), training, folder, fields, dtype, device
-        )
+        run = _Training(generator, discriminator, training, folder, fields, device)
         run.take_images(pixels, labels)
         run.resume(embedding_steps, progress)
         while run.step < training.iterations:
@@ -110,21 +107,24 @@ class _Training:
         training: GeneratorTraining,
         folder: Path,
         fields: dict[str, Any],
-        dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.generator, self.discriminator, self.training = generator, discriminator, training
-        self.folder, self.fields, self.dtype, self.device = folder, fields, dtype, device
-        self.seed: int = fields["seed"]
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        self.training, self.folder, self.fields, self.device = training, folder, fields, device
+        self.dtype = torch.bfloat16 if fields["precision"] == "bfloat16" else torch.float32
+        self.metrics, self.errors = folder / "metrics.jsonl", folder / "label_embedding.json"
         self.average = MovingAverage(generator)
-        self.optimisers = {
-            "generator": _adam(generator, training.lr_g, training.betas),
-            "discriminator": _adam(discriminator, training.lr_d, training.betas),
-        }
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        rates = {"generator": training.lr_g, "discriminator": training.lr_d}
+        self.optimisers = {}
+        for name, network in self.networks.items():
+            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+            self.optimisers[name] = torch.optim.Adam(
+                trained, rates[name], training.betas, fused=True
+            )
         self.parts: Parts = {
-            "generator": generator,
+            **self.networks,
             "average": self.average.module,
-            "discriminator": discriminator,
             **{f"optimiser_{name}": optimiser for name, optimiser in self.optimisers.items()},
         }
         self.checkpoint = Checkpoint(
@@ -146,10 +146,10 @@ class _Training:
         shown = self.conditions.shown
         self.grid_targets = shown.repeat_interleave(GRID_COLUMNS)
         self.grid_rows = torch.arange(len(shown), device=device).repeat_interleave(GRID_COLUMNS)
-        self.draws.manual_seed(derive_seed(self.seed, "generator", "grid"))
-        self.grid_z = self._normal(len(self.grid_targets), self.generator.latent_dim).to(self.dtype)
+        self.draws.manual_seed(derive_seed(self.fields["seed"], "generator", "grid"))
+        self.grid_z = self._latents(len(self.grid_targets))
         groups = torch.from_numpy(space.group_of(labels[:4096])).to(device)
-        self.real_spread = spread(self._images(slice(None, 4096)), groups)
+        self.real_spread = spread(as_images(self.pixels[:4096]), groups)
 
     def advance(self) -> None:
         """One generator step with its discriminator steps, and what is due after it."""
@@ -165,20 +165,19 @@ class _Training:
         if self.step % training.grid_every == 0 or last:
             self._write_grid()
         if self.step % training.checkpoint_every == 0 or last:
-            sync_file(self._metrics)
+            sync_file(self.metrics)
             self.checkpoint.save(self.step, self.parts, [])
 
     def finish(self) -> dict[str, Any]:
         """Writes the averaged generator and says what it is."""
         sha256 = save_weights(self.folder, self.average.module, self.fields["network"])
-        return {
-            "steps": self.step,
-            "sha256": sha256,
-            "generator_parameters": _count(self.generator),
-            "discriminator_parameters": _count(self.discriminator),
-            **self._embedding_errors(),
-            **self.latest(),
+        sizes = {
+            f"{name}_parameters": sum(parameter.numel() for parameter in network.parameters())
+            for name, network in self.networks.items()
         }
+        continuous = isinstance(self.generator.space, ContinuousLabels)
+        errors = read_json(self.errors) if continuous else {}
+        return {"steps": self.step, "sha256": sha256, **sizes, **errors, **self.latest()}
 
     def latest(self) -> dict[str, float]:
         """The latest metrics that are worth a glance."""
@@ -188,15 +187,16 @@ class _Training:
     def _optimise(self) -> Tensor:
         """Updates both networks; returns loss_d, loss_g and the mean score of real images."""
         training, batch = self.training, self.training.batch
-        self.draws.manual_seed(derive_seed(self.seed, "generator", self.step))
-        z = self._normal(training.d_steps, batch, self.generator.latent_dim).to(self.dtype)
+        self.draws.manual_seed(derive_seed(self.fields["seed"], "generator", self.step))
+        z = self._latents(training.d_steps, batch)
         steps = self.conditions.draw(self.draws, training.d_steps, batch)
-        places = self._uniform(2 * training.d_steps + 1, batch, UNIFORMS)
+        uniforms = torch.rand((2 * training.d_steps + 1, batch, UNIFORMS), generator=self.draws)
+        places = uniforms.to(self.device, non_blocking=True)
         for index, pairs in enumerate(steps):
             # The last batch of fakes is the one the generator then learns from.
             with torch.set_grad_enabled(index == training.d_steps - 1):
                 fakes = self.generator(z[index], pairs.generator_conditions)
-            images = torch.cat([self._images(pairs.images), fakes.detach()])
+            images = torch.cat([as_images(self.pixels[pairs.images]), fakes.detach()])
             images = augment(
                 images, places[2 * index : 2 * index + 2].flatten(0, 1), training.augment
             )
@@ -220,14 +220,9 @@ class _Training:
         self.optimisers[name].step()
         self.optimisers[name].zero_grad()
 
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.draws).to(self.device, non_blocking=True)
-
-    def _uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.draws).to(self.device, non_blocking=True)
-
-    def _images(self, index: Tensor | slice) -> Tensor:
-        return as_images(self.pixels[index])
+    def _latents(self, *shape: int) -> Tensor:
+        z = torch.randn((*shape, self.generator.latent_dim), generator=self.draws)
+        return z.to(self.device, non_blocking=True).to(self.dtype)
 
     @torch.no_grad()
     def _log(self) -> None:
@@ -243,7 +238,7 @@ class _Training:
         self.rows.append({"step": self.step, **values, "variety": variety})
         check_health(self.rows)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with naming_full_disk(self._metrics), open(self._metrics, "a") as file:
+        with naming_full_disk(self.metrics), open(self.metrics, "a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
 
     @torch.no_grad()
@@ -253,61 +248,30 @@ class _Training:
         path = self.folder / "samples" / f"{self.step:07d}.png"
         write_bytes(path, grid_png(samples, GRID_COLUMNS))
 
-    def _embed_labels(self, steps: int | None, progress: Progress) -> None:
-        """Trains the embedding of continuous labels; from then on the checkpoints hold it."""
-        if isinstance(self.generator.space, ClassLabels):
-            return
-        seed = derive_seed(self.seed, "generator", "embedding")
-        embedding, errors = train_label_embedding(
-            self.pixels,
-            self.targets,
-            self.training.embedding,
-            seed,
-            stop_after=steps,
-            progress=progress,
-        )
-        self.generator.embedding.load_state_dict(embedding.state_dict())
-        self.average.update(0)
-        write_json(self._embedding, errors)
-
-    def _embedding_errors(self) -> dict[str, float]:
-        if isinstance(self.generator.space, ClassLabels):
-            return {}
-        errors: dict[str, float] = read_json(self._embedding)
-        return errors
-
-    @property
-    def _embedding(self) -> Path:
-        return self.folder / "label_embedding.json"
-
-    @property
-    def _metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
     def resume(self, embedding_steps: int | None, progress: Progress) -> None:
         """Takes up the latest checkpoint, where there is one, and forgets the metrics after it."""
         self.step, _ = self.checkpoint.load(self.parts)
-        if self.step == 0:
-            self._embed_labels(embedding_steps, progress)
-        if self._metrics.is_file():
-            lines = self._metrics.read_text().splitlines()
+        if self.step == 0 and isinstance(self.generator.space, ContinuousLabels):
+            # From now on the checkpoints hold the trained embedding.
+            embedding, errors = train_label_embedding(
+                self.pixels,
+                self.targets,
+                self.training.embedding,
+                derive_seed(self.fields["seed"], "generator", "embedding"),
+                stop_after=embedding_steps,
+                progress=progress,
+            )
+            self.generator.embedding.load_state_dict(embedding.state_dict())
+            self.average.update(0)
+            write_json(self.errors, errors)
+        if self.metrics.is_file():
+            lines = self.metrics.read_text().splitlines()
             # Only the last line can be cut short, and it lies after every checkpoint.
             rows = [json.loads(line) for line in lines if line.endswith("}")]
             self.rows = [row for row in rows if row["step"] <= self.step]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
-            write_bytes(self._metrics, text.encode())
-
-
-def _adam(
-    network: torch.nn.Module, rate: float, betas: tuple[float, float]
-) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(trained, rate, betas, fused=True)
+            write_bytes(self.metrics, text.encode())
 
 
 def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _count(network: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
