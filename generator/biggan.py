@@ -5,11 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cgankd.generator.interface import ImageSpace
-from cgankd.generator.residual import (
-    ResidualGenerator,
-    bottom_and_doublings,
-    growing_widths,
-)
+from cgankd.generator.residual import ResidualGenerator, bottom_and_doublings, growing_widths
 
 
 class BigGAN(BaseModel):

@@ -5,10 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cgankd.generator.interface import ImageSpace
-from cgankd.generator.residual import (
-    ResidualGenerator,
-    growing_widths,
-)
+from cgankd.generator.residual import ResidualGenerator, growing_widths
 
 
 class CcGAN(BaseModel):

@@ -74,13 +74,9 @@ class GeneratorTraining(BaseModel):
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
 
     @model_validator(mode="after")
-    def _vicinity_has_a_width(self) -> "GeneratorTraining":
+    def _fits_together(self) -> "GeneratorTraining":
         if self.kappa == 0:
             raise ValueError("kappa must not be 0: give a width, or −m for m times the largest gap")
-        return self
-
-    @model_validator(mode="after")
-    def _resumes_between_log_lines(self) -> "GeneratorTraining":
         if self.checkpoint_every % self.log_every:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every "

@@ -133,7 +133,9 @@ class VicinalConditions:
         noise[-1] = 0  # the label itself, whose image is there
         labels = self.scaled[_pick(self.quantiles, uniforms[0])]
         targets = labels + self.sigma * noise.to(device)
-        first, last = self._interval(targets)
+        # Where the sorted images of each target's vicinity begin and end.
+        first = torch.searchsorted(self.scaled, targets - self.reach)
+        last = torch.searchsorted(self.scaled, targets + self.reach, right=True)
         # The first draw with an image in its vicinity: argmax is the first of the largest.
         draw = (last > first).int().argmax(0, keepdim=True)
         targets, first, last = (x.gather(0, draw)[0] for x in (targets, first, last))
@@ -146,11 +148,6 @@ class VicinalConditions:
         if self.soft:
             columns += [self._weight(self.scaled[places] - targets), self._weight(given - targets)]
         return [Pairs(*rows) for rows in zip(*columns, strict=True)]
-
-    def _interval(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the sorted images of each target's vicinity begin and end."""
-        first = torch.searchsorted(self.scaled, targets - self.reach)
-        return first, torch.searchsorted(self.scaled, targets + self.reach, right=True)
 
     def _weight(self, distances: Tensor) -> Tensor:
         """exp(−κ d²) of distances d between labels, float32."""

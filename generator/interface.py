@@ -52,7 +52,10 @@ class Discriminator(nn.Module, ABC):
 
 
 class AdversarialGenerator(Generator):
-    """A generator that is trained here, against a discriminator; any other is taken as it is."""
+    """A generator that is trained here, against a discriminator; any other is taken as it is.
+
+    Its draws are latents `[n, latent_dim]`; what `sample` gives of them has a gradient.
+    """
 
     latent_dim: int
     embedding: nn.Module  # of conditions `[n]`: fitted before the networks and frozen meanwhile
@@ -60,10 +63,3 @@ class AdversarialGenerator(Generator):
     @abstractmethod
     def discriminator(self) -> Discriminator:
         """Its opponent, freshly initialised."""
-
-    @abstractmethod
-    def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        """Images float32 `[n, c, h, w]` in (−1, 1) of latents `[n, latent_dim]`.
-
-        The layers compute in z's dtype.
-        """

@@ -119,26 +119,18 @@ def train_label_embedding(
     minimise(label_loss, embedding, config.label_steps, config.image_steps)
     if stop_after is not None:
         return embedding, {}
-    return embedding, _errors(net, embedding, pixels, targets)
-
-
-@torch.no_grad()
-def _errors(
-    net: ImageToLabel, embedding: LabelEmbedding, pixels: Tensor, targets: Tensor
-) -> dict[str, float]:
-    labels = torch.linspace(0, 1, 201, device=pixels.device)
-    back = float((net.h2y(embedding(labels)) - labels).abs().mean())
-    predicted = torch.cat([net(as_images(part)) for part in pixels.split(512)])
+    with torch.no_grad():
+        labels = torch.linspace(0, 1, 201, device=device)
+        back = float((net.h2y(embedding(labels)) - labels).abs().mean())
+        predicted = torch.cat([net(as_images(part)) for part in pixels.split(512)])
     if not back <= BOUND:
         raise TrainingDiverged(
             f"generator training: the label embedding gives labels back with a mean error of "
             f"{back:.3g} of the range, expected at most {BOUND:g}; raise embedding.label_steps or "
             "embedding.image_steps, or lower embedding.lr"
         )
-    return {
-        "label_reconstruction_error": back,
-        "image_label_error": float((predicted - targets).abs().mean()),
-    }
+    error = float((predicted - targets).abs().mean())
+    return embedding, {"label_reconstruction_error": back, "image_label_error": error}
 
 
 def _small(image_size: int, channels: int) -> list[nn.Module]:

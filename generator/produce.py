@@ -31,18 +31,6 @@ class ProduceJob:
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Keys that go through the network together: always the same ones, for the same bytes."""
-
-    first_key: int
-    labels: np.ndarray
-
-    @property
-    def keys(self) -> range:
-        return range(self.first_key, self.first_key + len(self.labels))
-
-
 def produce_shard(job: ProduceJob) -> dict[str, Any]:
     """The marker of a shard of the pool's plan; a shard that is done is not made again."""
     if not is_done(job.pool_folder, job.index, job.fingerprint):
@@ -55,17 +43,6 @@ def produce_shard(job: ProduceJob) -> dict[str, Any]:
     marker = marker_of(job.pool_folder, job.index)
     assert marker is not None
     return marker
-
-
-def regenerate(
-    generator_folder: Path, plan: Plan, keys: Sequence[int], device: torch.device
-) -> np.ndarray:
-    """The pixels uint8 `[n, c, h, w]` of any keys of a plan, in their order, made again from the
-    weights. `BadInput` for a key that the plan does not hold.
-    """
-    batches = made_again(generator_folder, plan, keys, device)
-    made = {key: image for part, pixels in batches for key, image in zip(part, pixels, strict=True)}
-    return np.stack([made[key] for key in keys])
 
 
 def made_again(
@@ -85,13 +62,13 @@ def made_again(
     for spec in plan.shards:
         if not _within(wanted, spec.first_key, spec.count).size:
             continue
-        for batch in _batches(plan, spec):
-            here = _within(wanted, batch.first_key, len(batch.labels))
+        for batch, labels in _batches(plan, spec):
+            here = _within(wanted, batch.start, len(batch))
             if here.size:
-                draws = network.draws(plan.seed, batch.keys)
+                draws = network.draws(plan.seed, batch)
                 with threads(plan.threads):
-                    pixels = to_pixels(generate(network, draws, batch.labels, plan, device))
-                yield here.tolist(), pixels[here - batch.first_key]
+                    pixels = to_pixels(generate(network, draws, labels, plan, device))
+                yield here.tolist(), pixels[here - batch.start]
 
 
 @torch.inference_mode()
@@ -128,33 +105,35 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
     network = load_generator(job.generator_folder, device)
     batches = _batches(plan, spec)
     with ThreadPoolExecutor(1) as beside:
-        drawn, added = beside.submit(network.draws, plan.seed, batches[0].keys), None
-        for batch, following in zip_longest(batches, batches[1:]):
+        drawn, added = beside.submit(network.draws, plan.seed, batches[0][0]), None
+        for (keys, labels), following in zip_longest(batches, batches[1:]):
             draws = drawn.result()
             if following is not None:
-                drawn = beside.submit(network.draws, plan.seed, following.keys)
-            pixels = to_pixels(generate(network, draws, batch.labels, plan, device))
+                drawn = beside.submit(network.draws, plan.seed, following[0])
+            pixels = to_pixels(generate(network, draws, labels, plan, device))
             if added is not None:
                 added.result()  # no more than one batch waits, however slow the disk is
-            added = beside.submit(_add, writer, plan, batch, pixels)
+            added = beside.submit(_add, writer, plan, keys, labels, pixels)
         if added is not None:
             added.result()
 
 
-def _add(writer: PoolShardWriter, plan: Plan, batch: _Batch, pixels: np.ndarray) -> None:
-    rows = zip(batch.keys, batch.labels.tolist(), pixels, encode_pngs(pixels), strict=True)
+def _add(
+    writer: PoolShardWriter, plan: Plan, keys: range, labels: np.ndarray, pixels: np.ndarray
+) -> None:
+    rows = zip(keys, labels.tolist(), pixels, encode_pngs(pixels), strict=True)
     for key, label, image, png in rows:
         # The generator was given the label itself.
         writer.add(key, png, label, label, pixel_sha256(image), plan.seed, plan.pool_id)
 
 
-def _batches(plan: Plan, spec: ShardSpec) -> list[_Batch]:
-    """The batches of a shard; the last may be short."""
-    labels = plan.labels(spec)
-    return [
-        _Batch(spec.first_key + start, labels[start : start + plan.batch])
-        for start in range(0, spec.count, plan.batch)
-    ]
+def _batches(plan: Plan, spec: ShardSpec) -> list[tuple[range, np.ndarray]]:
+    """Keys of a shard that go through the network together, with their labels: always the same
+    ones, for the same bytes. The last batch may be short.
+    """
+    keys, labels = range(spec.first_key, spec.first_key + spec.count), plan.labels(spec)
+    starts = range(0, spec.count, plan.batch)
+    return [(keys[i : i + plan.batch], labels[i : i + plan.batch]) for i in starts]
 
 
 def _within(keys: np.ndarray, first: int, count: int) -> np.ndarray:

@@ -99,7 +99,7 @@ class GeneratorBlock(nn.Module):
 
 
 class ResidualGenerator(AdversarialGenerator):
-    """A conditional generator: `forward(z, targets)` → images.
+    """A conditional generator: `sample(z, targets)` → images.
 
     z `[n, latent_dim]` standard normal, targets as the label space gives them: classes int64 `[n]`
     or labels float32 `[n]` scaled to [0, 1]; images float32
@@ -153,11 +153,8 @@ class ResidualGenerator(AdversarialGenerator):
 
     def sample(self, draws: Tensor, conditions: Tensor) -> Tensor:
         """Images float32 `[n, c, h, w]` of latents `[n, latent_dim]` and targets `[n]`."""
-        return self.forward(draws, conditions)
-
-    def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        labels = self.embedding(targets)
-        h = self.linear(z).view(len(z), -1, self.bottom, self.bottom)
+        labels = self.embedding(conditions)
+        h = self.linear(draws).view(len(draws), -1, self.bottom, self.bottom)
         h = h.contiguous(memory_format=torch.channels_last)
         for stage in self.blocks:
             block, *attention = cast(nn.ModuleList, stage)

@@ -195,7 +195,7 @@ class _Training:
         for index, pairs in enumerate(steps):
             # The last batch of fakes is the one the generator then learns from.
             with torch.set_grad_enabled(index == training.d_steps - 1):
-                fakes = self.generator(z[index], pairs.generator_conditions)
+                fakes = self.generator.sample(z[index], pairs.generator_conditions)
             images = torch.cat([as_images(self.pixels[pairs.images]), fakes.detach()])
             images = augment(
                 images, places[2 * index : 2 * index + 2].flatten(0, 1), training.augment
@@ -230,7 +230,7 @@ class _Training:
         means = (self.sums / self.summed).tolist()
         self.sums.zero_()
         self.summed = 0
-        samples = self.average.module(self.grid_z, self.grid_targets)
+        samples = self.average.module.sample(self.grid_z, self.grid_targets)
         values = dict(zip(("loss_d", "loss_g", "score_real"), means, strict=True))
         # One image per class has no spread to compare with: then any variety will do.
         variety = spread(samples, self.grid_rows) / (self.real_spread or np.nan)
@@ -244,7 +244,7 @@ class _Training:
     @torch.no_grad()
     def _write_grid(self) -> None:
         """A row per label, from low to high, a column per latent, always the same latents."""
-        samples = self.average.module(self.grid_z, self.grid_targets)
+        samples = self.average.module.sample(self.grid_z, self.grid_targets)
         path = self.folder / "samples" / f"{self.step:07d}.png"
         write_bytes(path, grid_png(samples, GRID_COLUMNS))
 

@@ -78,7 +78,7 @@ def write_generator(folder: Path, task: Task = "classes", seed: int = 0) -> str:
         generator = build_generator(shape).train()
         targets = torch.randint(3, (32,)) if task == "classes" else torch.rand(32)
         for _ in range(5):
-            generator(torch.randn(32, LATENT), targets)
+            generator.sample(torch.randn(32, LATENT), targets)
     return save_weights(folder, generator, shape)
 
 

@@ -137,7 +137,7 @@ def test_images_are_those_of_the_formulas(
     labels = torch.tensor([0, 3, 9, 3, 5, 1])
 
     with torch.no_grad():
-        images = generator(z, labels)
+        images = generator.sample(z, labels)
         expected = reference(generator.state_dict(), z, labels, blocks)
 
     assert images.shape == (6, channels, image_size, image_size)
@@ -168,7 +168,9 @@ def test_a_continuous_label_acts_as_a_class_with_the_map_of_its_embedding(networ
         }
         twin.load_state_dict(state)
 
-        torch.testing.assert_close(generator(z, values), twin(z, torch.tensor([0, 1, 2])))
+        torch.testing.assert_close(
+            generator.sample(z, values), twin.sample(z, torch.tensor([0, 1, 2]))
+        )
 
 
 def test_evaluation_moves_no_buffer() -> None:
@@ -178,7 +180,7 @@ def test_evaluation_moves_no_buffer() -> None:
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
     with torch.no_grad():
-        first, second = generator(z, labels), generator(z, labels)
+        first, second = generator.sample(z, labels), generator.sample(z, labels)
 
     assert torch.equal(first, second)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
@@ -191,7 +193,7 @@ def test_training_moves_statistics_by_the_published_momentum() -> None:
     norm = generator.output_layer[0]
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
 
-    generator(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
+    generator.sample(torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0]))
 
     torch.testing.assert_close(norm.stored_mean, 0.1 * seen[0].mean((0, 2, 3)))
 
@@ -202,7 +204,7 @@ def test_any_size_from_eight_pixels_comes_out_as_asked(image_size: int) -> None:
     bottom, doublings = bottom_and_doublings(image_size)
     generator = made("biggan-small", image_size, 3, tiny_space(2)).eval()
 
-    images = generator(torch.randn(2, 4), torch.tensor([0, 1]))
+    images = generator.sample(torch.randn(2, 4), torch.tensor([0, 1]))
 
     assert images.shape == (2, 3, image_size, image_size)
     assert 4 <= bottom <= 8
@@ -215,7 +217,7 @@ def test_bfloat16_stays_close_to_float32() -> None:
     z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, 0])
 
     with torch.no_grad():
-        fine, coarse = generator(z, labels), generator(z.bfloat16(), labels)
+        fine, coarse = generator.sample(z, labels), generator.sample(z.bfloat16(), labels)
 
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, fine, atol=0.05, rtol=0)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from cgankd.generator import BigGAN, build_generator, load_generator
-from cgankd.generator.produce import ProduceJob, produce_shard, regenerate
+from cgankd.generator.produce import ProduceJob, made_again, produce_shard
 from cgankd.shardset.errors import BadInput, CheckpointError, StaleStage
 from cgankd.shardset.files import sha256_file
 from cgankd.shardset.identity import latents
@@ -39,7 +40,7 @@ def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         generator = build_generator(SHAPE).train()
         for _ in range(20):
-            generator(torch.randn(32, 4), torch.randint(3, (32,)))
+            generator.sample(torch.randn(32, 4), torch.randint(3, (32,)))
     save_weights(folder, generator, SHAPE)
     return folder
 
@@ -78,7 +79,7 @@ def test_shards_hold_what_the_generator_makes_of_each_key(
     network = load_generator(generator_folder, CPU)
     expected_labels = np.repeat([0, 1, 2], 30)
     with torch.no_grad():
-        expected = network(
+        expected = network.sample(
             torch.from_numpy(latents(5, 0, 90, 4)), torch.from_numpy(expected_labels)
         )
 
@@ -137,6 +138,13 @@ def test_a_shard_of_other_settings_is_refused(generator_folder: Path, tmp_path: 
         produce_shard(ProduceJob(job.generator_folder, tmp_path, 0, "other settings"))
 
 
+def pixels_again(folder: Path, plan: Plan, keys: Sequence[int]) -> np.ndarray:
+    """The pixels of any keys of a plan, in their order, made again from the weights."""
+    batches = made_again(folder, plan, keys, CPU)
+    made = {key: image for part, pixels in batches for key, image in zip(part, pixels, strict=True)}
+    return np.stack([made[key] for key in keys])
+
+
 def test_any_keys_are_made_again_to_the_byte(generator_folder: Path, tmp_path: Path) -> None:
     """In any order, from the weights and the plan alone; the short last batch included."""
     plan = plan_of(precision="bfloat16")
@@ -145,7 +153,7 @@ def test_any_keys_are_made_again_to_the_byte(generator_folder: Path, tmp_path: P
     keys = [89, 0, 41, 40, 39, 15, 16]
     stored = np.concatenate([read_shard(tmp_path, index)[0] for index in range(3)])
 
-    again = regenerate(generator_folder, plan, keys, CPU)
+    again = pixels_again(generator_folder, plan, keys)
 
     assert np.array_equal(again, stored[keys])
 
@@ -153,7 +161,7 @@ def test_any_keys_are_made_again_to_the_byte(generator_folder: Path, tmp_path: P
 def test_a_key_outside_the_plan_is_refused(generator_folder: Path) -> None:
     """With the keys that there are."""
     with pytest.raises(BadInput, match="key 90 is not in the plan, which holds 0 to 89"):
-        regenerate(generator_folder, plan_of(), [90], CPU)
+        pixels_again(generator_folder, plan_of(), [90])
 
 
 def test_the_number_of_threads_is_the_plan_s_and_given_back(
@@ -231,6 +239,6 @@ def test_a_generator_saved_before_kinds_had_their_name_still_loads(
     state = load_generator(generator_folder, CPU).state_dict()
     save_weights(tmp_path, state, {"format_version": 1, "network": "biggan-small", **shape})
 
-    again = regenerate(tmp_path, plan_of(), range(20), CPU)
+    again = pixels_again(tmp_path, plan_of(), range(20))
 
-    assert np.array_equal(again, regenerate(generator_folder, plan_of(), range(20), CPU))
+    assert np.array_equal(again, pixels_again(generator_folder, plan_of(), range(20)))

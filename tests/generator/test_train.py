@@ -82,7 +82,7 @@ def test_a_run_leaves_weights_metrics_and_grids(tmp_path: Path) -> None:
 
     facts = train(tmp_path, progress=lambda done, total, values: seen.append((done, total)))
     generator, config = load_generator(tmp_path, CPU), read_json(tmp_path / "config.json")
-    images = generator(torch.randn(3, 4), torch.tensor([0, 1, 1]))
+    images = generator.sample(torch.randn(3, 4), torch.tensor([0, 1, 1]))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     grids = sorted((tmp_path / "samples").iterdir())
 
@@ -276,7 +276,7 @@ def test_the_labels_are_learnt(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1]).repeat_interleave(32)
 
     with torch.no_grad():
-        samples = generator(torch.randn(64, 4), labels)
+        samples = generator.sample(torch.randn(64, 4), labels)
     left = samples[:, :, 4:, :4].mean((1, 2, 3))
     right = samples[:, :, :4, 4:].mean((1, 2, 3))
 
