@@ -25,7 +25,7 @@ from cgankd.shardset.labels import LabelSettings
 from cgankd.shardset.sources.read import SourceColumns
 from cgankd.shardset.splits import Budget
 from cgankd.student.arms import ARMS, Arm, arms_of
-from cgankd.student.methods import Method, current_methods, method_kinds
+from cgankd.student.methods import Methods, current_methods, method_kinds
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 # Selections that every run has, each the recipe's policy with parts left out.
@@ -101,7 +101,7 @@ class StudentRecipe(Record):
     """The small network, and the settings every arm shares."""
 
     training: StudentTraining
-    methods: dict[str, Method] = Field(
+    methods: Methods = Field(
         {}, description="settings of distillation methods by the name that an arm gives"
     )
     init: Literal["scratch", "no-kd"] = Field(

@@ -1,14 +1,14 @@
 """The training loop of every network, teacher or student."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint, Parts
@@ -20,6 +20,7 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
 Need = Literal["logits"]  # what a method may ask of a training: the teacher's logits
+Shapes = Mapping[Need, tuple[int, ...]]  # of what a method may ask, without the batch: (C,)
 RegressionLoss = Literal["mse", "l1", "huber"]
 HUBER = 0.1  # of the label range: up to here an error counts squared, beyond it by its size
 ROWS = 100  # rows of a history; at each the loss is looked at, which a GPU has to wait for
@@ -57,11 +58,14 @@ class StudentTraining(BaseModel):
 
 @dataclass(frozen=True)
 class Step:
-    """What a method sees of a step: the batch, and the network with its outputs `[b, outputs]`."""
+    """What a method sees of a step: the batch, with the teacher's logits where it needs them, the
+    network with its outputs `[b, outputs]`, and the module that the method built.
+    """
 
     batch: Batch
     outputs: Tensor
     network: Network
+    module: nn.Module | None = None
 
 
 class Method(Protocol):
@@ -70,6 +74,11 @@ class Method(Protocol):
     @property
     def needs(self) -> frozenset[Need]:
         """What the training has to supply."""
+
+    def build(self, student: Shapes, teacher: Shapes) -> nn.Module | None:
+        """What is trained along with the student and then left behind, such as a regressor from
+        its features to the teacher's, for samples of these shapes; None where there is no such.
+        """
 
     def loss(self, step: Step) -> Tensor:
         """The loss `[b]` of each sample of the step's batch."""
@@ -96,7 +105,8 @@ def train_network(
     labels scaled to [0, 1] by `regression_loss`. `init` is the state to start from (fine-tuning),
     else `seed` decides the weights. A `method` takes the place of the label loss; one that needs
     logits gets the stored ones, and those of `teacher` where images are augmented or none are
-    stored. `eval` takes the averaged network and returns metrics.
+    stored; the module that it builds is trained with the network. `eval` takes the averaged
+    network and returns metrics.
     A history row has `step`, `loss` (mean since the row before), `learning_rate`, `images_seen`
     and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number. With a
     `checkpoint`, a training that was cut short goes on and ends as if it had not been.
@@ -105,13 +115,16 @@ def train_network(
     with torch.random.fork_rng(devices=[]):  # weights are made on the CPU
         torch.manual_seed(derive_seed(seed, "weights"))
         network = build_network(config.network, outputs=space.outputs, channels=channels, size=size)
+        shapes: Shapes = {"logits": (space.outputs,)}
+        module = None if method is None else method.build(shapes, shapes)
     if init is not None:
         fill_network(network, init, where="the weights to start from")
     elif space.task == "regression":
         _start_in_the_middle(network)
     network = placed(network, device).train()
     average = MovingAverage(network)
-    optimiser = _optimiser(network, config)
+    trained = [network] if module is None else [network, placed(module, device).train()]
+    optimiser = _optimiser([weight for part in trained for weight in part.parameters()], config)
     batches = Batches(
         data,
         space=space,
@@ -124,6 +137,8 @@ def train_network(
         device=device,
     )
     parts: Parts = {"network": network, "average": average.module, "optimiser": optimiser}
+    if module is not None:
+        parts = {**parts, "method": module}
     history: list[dict[str, float]] = []
     done = 0
     if checkpoint is not None:
@@ -140,7 +155,7 @@ def train_network(
         if method is None:
             losses_of_batch = label_loss(outputs, batch.targets, config.regression_loss)
         else:
-            losses_of_batch = method.loss(Step(batch, outputs, network))
+            losses_of_batch = method.loss(Step(batch, outputs, network, module))
         loss = losses_of_batch.mean()
         optimiser.zero_grad()
         loss.backward()
@@ -171,9 +186,9 @@ def _start_in_the_middle(network: Network) -> None:
 
     From random answers, squared errors are so large at first that sound learning rates diverge.
     """
-    last = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
-    torch.nn.init.zeros_(last.weight)
-    torch.nn.init.constant_(last.bias, 0.5)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 0.5)
 
 
 def learning_rate(config: StudentTraining, step: int) -> float:
@@ -235,18 +250,18 @@ def regression_loss(values: Tensor, targets: Tensor, kind: RegressionLoss) -> Te
     return F.huber_loss(predicted, targets, reduction="none", delta=HUBER)
 
 
-def _optimiser(network: Network, config: StudentTraining) -> torch.optim.Optimizer:
+def _optimiser(weights: Iterable[nn.Parameter], config: StudentTraining) -> torch.optim.Optimizer:
     # Fused: one call a step for all weights; on small networks the others cost more than backward.
     if config.optimiser == "adam":
         return torch.optim.AdamW(
-            network.parameters(),
+            weights,
             lr=config.lr,
             betas=(config.momentum, 0.999),
             weight_decay=config.weight_decay,
             fused=True,
         )
     return torch.optim.SGD(
-        network.parameters(),
+        weights,
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -14,7 +14,7 @@ class Small(FeatureConfig):
     """A narrow convolution net that halves images down to 3–7 px; any size from 8 px up.
 
     >>> Small(width=8, dim=12).net(outputs=4, channels=1, size=28).feature
-    Linear(in_features=64, out_features=12, bias=True)
+    Linear(in_features=32, out_features=12, bias=True)
     """
 
     kind: Literal["small"] = "small"

@@ -1,17 +1,37 @@
 """The family of distillation methods: one class in one file each, told apart by `kind`.
 
-A method's fields are its settings; `needs` says what it asks of a training, and `loss(step)`
-returns the loss of each sample. To add one, write its file, name it in `Method`, and test it.
+A method's fields are its settings; `needs` says what it asks of a training, `build(shapes)` makes
+what is trained along with the student, and `loss(step)` returns the loss of each sample
+(`nets.training.Method`). To add one, write its file, name it in `Method`, and test it.
 """
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BeforeValidator
 
 from cgankd.shardset.errors import BadInput
 from cgankd.student.methods.hinton import Hinton
 
 # With a second method: Annotated[Hinton | Other, Field(discriminator="kind")].
 Method = Hinton
+
+
+def with_kinds(methods: Any) -> Any:
+    """A recipe's methods, each with its `kind`: where it has none, its name is that.
+
+    >>> with_kinds({"hinton": {"alpha": 0.5}})
+    {'hinton': {'kind': 'hinton', 'alpha': 0.5}}
+    """
+    if not isinstance(methods, Mapping):
+        return methods
+    return {
+        name: {"kind": name, **settings} if isinstance(settings, Mapping) else settings
+        for name, settings in methods.items()
+    }
+
+
+Methods = Annotated[dict[str, Method], BeforeValidator(with_kinds)]
 
 
 def method_kinds() -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cgankd.nets.training import Need, Step, cross_entropy
+from cgankd.nets.training import Need, Shapes, Step, cross_entropy
 from cgankd.shardset.errors import BadInput
 
 
@@ -25,6 +25,9 @@ class Hinton(BaseModel):
     kind: Literal["hinton"] = "hinton"
     temperature: float = Field(4.0, gt=0, description="T: larger shows more of the wrong classes")
     alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher against the label")
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """None: nothing is trained but the student."""
 
     def loss(self, step: Step) -> Tensor:
         """The weighted sum of label loss and teacher loss per sample, `[b]`."""

@@ -9,6 +9,7 @@ from cgankd.nets.checkpoint import Checkpoint
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.errors import CheckpointError, StaleStage
 from cgankd.shardset.testing import tiny_space
+from cgankd.student.methods import Hinton
 
 STEPS = 21
 
@@ -22,7 +23,17 @@ def images(seed, count):
     return random.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8), np.arange(count) % 3
 
 
-def train(path, *, network="resnet8", optimiser="sgd", cut=None, every=0.0, seed=0):
+class Translated(Hinton):
+    """Learns to say the teacher's logits from the student's, by a layer of its own."""
+
+    def build(self, student, teacher):
+        return torch.nn.Linear(*student["logits"], *teacher["logits"])
+
+    def loss(self, step):
+        return (step.module(step.outputs) - step.batch.teacher_logits).square().mean(1)
+
+
+def train(path, *, network="resnet8", optimiser="sgd", cut=None, every=0.0, seed=0, method=None):
     """A training whose progress ends it after step `cut`."""
 
     def progress(done, total, facts):
@@ -39,20 +50,26 @@ def train(path, *, network="resnet8", optimiser="sgd", cut=None, every=0.0, seed
         seed=seed,
         device=torch.device("cpu"),
         progress=progress,
+        method=method,
+        teacher=lambda images: images.mean((1, 2))[:, :3],
         checkpoint=Checkpoint(path, {"seed": seed}, every) if path else None,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("method", [None, Translated()], ids=["labels", "module"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize("network", ["resnet8", "convnet-80k", "convnet-1k"])
-def test_the_end_is_the_same_wherever_it_was_cut(tmp_path, network, optimiser):
-    """Weights and history, bit for bit; cut twice, between two averagings too."""
-    whole, rows = train(None, network=network, optimiser=optimiser)
+def test_the_end_is_the_same_wherever_it_was_cut(tmp_path, network, optimiser, method):
+    """Weights and history, bit for bit; cut twice, between two averagings too, and with what a
+    method trains beside the network.
+    """
+    options = {"network": network, "optimiser": optimiser, "method": method}
+    whole, rows = train(None, **options)
     path = tmp_path / "checkpoint.safetensors"
     for cut in (6, 13):
         with pytest.raises(Cut):
-            train(path, network=network, optimiser=optimiser, cut=cut)
-    resumed, resumed_rows = train(path, network=network, optimiser=optimiser)
+            train(path, **options, cut=cut)
+    resumed, resumed_rows = train(path, **options)
 
     assert resumed_rows == rows
     for name, tensor in whole.state_dict().items():

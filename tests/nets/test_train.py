@@ -206,6 +206,32 @@ def test_distillation_follows_the_teacher_instead_of_the_labels():
     assert accuracy(outputs_of(network, fresh), (expected + 1) % 4) > 95
 
 
+def test_what_a_method_builds_is_trained_along():
+    """A factor on the outputs moves from 1 towards the 2 that the loss asks for; the student's
+    weights are those of the seed, whatever numbers the method draws for its own.
+    """
+    built = []
+
+    class Scaled(Hinton):
+        def build(self, student, teacher):
+            built.append(torch.nn.Linear(1, 1, bias=False))
+            torch.nn.init.ones_(built[-1].weight)
+            return built[-1]
+
+        def loss(self, step):
+            fixed = step.outputs.detach()
+            wrong = step.module.weight * fixed - 2 * fixed
+            return wrong.square().mean(1) + 0 * step.outputs.sum(1)
+
+    pixels, labels = stripes()
+    data = TrainingData(pixels, labels, real_logits=np.zeros((48, 4), np.float16))
+    options = {"config": changed(steps=100, weight_decay=0.0, ema_decay=None), "data": data}
+    network, _ = train(**options, method=Scaled())
+    assert 1.3 < built[0].weight.item() < 2.1
+    start, _ = train(changed(steps=1, lr=1e-30, weight_decay=0.0, ema_decay=None))
+    torch.testing.assert_close(network.state_dict(), start.state_dict())
+
+
 def test_distillation_of_augmented_images_asks_the_teacher():
     """Stored logits are refused there, the teacher itself is taken."""
     config, method = changed(augment="shift", steps=5), Hinton(alpha=1.0, temperature=1.0)

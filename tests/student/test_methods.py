@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cgankd.app.recipe import load_recipe
 from cgankd.nets.batches import Batch
 from cgankd.nets.training import Step, cross_entropy
-from cgankd.shardset.errors import BadInput
+from cgankd.shardset.errors import BadInput, RecipeError
 from cgankd.student.methods import Hinton, current_methods, method_named
 from cgankd.student.methods.hinton import divergence
 
@@ -94,6 +95,14 @@ def test_older_recipes_keep_their_distillation(student, expected):
     """Null is no setting; what is set goes over the method that stands there today."""
     recipe = {"teacher": {"training": {"distillation": None}}, "student": student}
     assert current_methods(recipe) == {"teacher": {"training": {}}, "student": expected}
+
+
+def test_a_method_without_a_kind_is_the_one_it_is_called():
+    """Settings of a kind are given under its name alone; a name of one's own needs a kind."""
+    student = load_recipe("digits", ["student.methods.hinton={alpha: 0.3}"]).student
+    assert student.methods["hinton"] == Hinton(alpha=0.3)
+    with pytest.raises(RecipeError, match=r"student\.methods\.soft\.kind"):
+        load_recipe("digits", ["student.methods.soft={alpha: 0.3}"])
 
 
 def test_recipes_that_name_no_methods_are_left_alone():
