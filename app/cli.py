@@ -457,9 +457,9 @@ def publish_student(
 ) -> None:
     """Put a student's weights, config and card on the Hub as one version."""
     with _answering(json) as answer:
-        from cgankd.app import publishing_student
+        from cgankd.app import publishing
 
-        answer.result = publishing_student.publish_student(
+        answer.result = publishing.publish_student(
             student=student,
             target=target,
             private=private,

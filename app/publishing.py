@@ -1,14 +1,16 @@
-"""Releases and the Hub: publishing one, fetching one, and saying whether one is whole."""
+"""The Hub: publishing a release or a trained student, fetching a release, and saying whether one is
+whole.
+"""
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cgankd.app.console import Console
-from cgankd.shardset.errors import BadInput, CheckFailed, ReleaseError
-from cgankd.shardset.files import sha256_file
+from cgankd.shardset.errors import BadInput, CheckFailed, CheckpointError, ReleaseError
+from cgankd.shardset.files import sha256_file, write_bytes
 from cgankd.shardset.hub.client import Hub
 from cgankd.shardset.hub.ids import Pin, hub_id, write_pin
 from cgankd.shardset.hub.publish import (
@@ -20,8 +22,10 @@ from cgankd.shardset.hub.publish import (
     release_files,
 )
 from cgankd.shardset.hub.read import copy_release, link_or_copy, opened
-from cgankd.shardset.release.manifest import MANIFEST, Manifest, Weights, read_manifest
+from cgankd.shardset.release.card import LICENSE, rendered, yaml_text
+from cgankd.shardset.release.manifest import CARD, MANIFEST, Manifest, Weights, read_manifest
 from cgankd.shardset.release.verify import verify_release
+from cgankd.shardset.release.versions import FIRST, numbers_of
 
 Facts = dict[str, Any]
 
@@ -61,19 +65,61 @@ def publish_release(
     _check_layout(plans[-1], manifest)
     facts: Facts = {"version": manifest.version, "dry_run": dry_run}
     for plan in plans:
-        told = _show(plan, console)
-        if not dry_run:
-            title = message or f"Release {manifest.version}"
-            told["commit"] = publish(hub, plan, private=private, message=title)
-            done = "was published before" if plan.tagged else "published"
-            console.note(f"{plan.repo_id}@{plan.version}: {done}, commit {told['commit']}")
-        facts[plan.repo_type] = told
+        title = message or f"Release {manifest.version}"
+        facts[plan.repo_type] = _send(
+            hub, plan, console, private=private, dry_run=dry_run, message=title
+        )
     if not dry_run:
         sha256 = files[MANIFEST].sha256
         pin = Pin(commit=facts["dataset"]["commit"], manifest_sha256=sha256)
         write_pin(hub.endpoint, where.repo_id, manifest.version, pin)
         console.note(f"check it with: cgankd verify {where.repo_id}@{manifest.version}")
     return facts
+
+
+def publish_student(
+    student: Path,
+    target: str,
+    *,
+    console: Console,
+    private: bool = False,
+    dry_run: bool = False,
+    license: str | None = None,
+) -> Facts:
+    """Facts of a student that is now a version of a model repository, or would be with `dry_run`.
+
+    `target` is `user/name[@v1.0.0]`; without a version it is the next minor one, or the one that
+    holds these very files: nothing but weights, config and a card that says what it learnt from.
+    The licence is named only where it is stated.
+    """
+    from cgankd.app.evaluating import read_evaluation
+    from cgankd.nets.networks import load_network
+    from cgankd.shardset.weights import CONFIG, WEIGHTS, weights_sha256
+
+    where = hub_id(target)
+    if where.is_commit:
+        raise BadInput(f"{target}: a student is published under a version such as {FIRST}")
+    _, config = load_network(student)
+    if not isinstance(config.get("dataset"), dict):
+        raise CheckpointError(
+            f"{student / CONFIG} names no dataset; publish what `train-student` has written"
+        )
+    hub = Hub()
+    with tempfile.TemporaryDirectory(prefix="cgankd-") as folder:
+        evaluation = read_evaluation(student)
+        results = evaluation.results if evaluation else ()
+        text = student_card(config, weights_sha256(student), results, where.repo_id, license)
+        card = Path(folder) / CARD
+        write_bytes(card, text.encode())
+        paths = {WEIGHTS: student / WEIGHTS, CONFIG: student / CONFIG, CARD: card}
+        files = {name: local_file(path) for name, path in paths.items()}
+        version = where.revision or _next_version(hub, where.repo_id, files)
+        plan = plan_publication(
+            hub, where.repo_id, version, files, repo_type="model", private=private
+        )
+        message = f"Student {version}"
+        sent = _send(hub, plan, console, private=private, dry_run=dry_run, message=message)
+    return {"version": version, "dry_run": dry_run, **sent}
 
 
 def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Facts:
@@ -177,8 +223,46 @@ def _generator_files(
     return files
 
 
-def _show(plan: Publication, console: Console) -> dict[str, Any]:
-    """Files and bytes of each kind of change, also printed."""
+def student_card(
+    config: Mapping[str, Any],
+    sha256: str,
+    results: Sequence[Any],
+    name: str,
+    license: str | None,
+) -> str:
+    """The model card of a student with this `config.json`: its data, training and the
+    `Result`s of `evaluate`.
+    """
+    dataset = config["dataset"]
+    head: dict[str, Any] = {
+        "library_name": "cgan-kd",
+        "tags": ["cgan-kd", "knowledge-distillation", "synthetic"],
+    }
+    if config["label_space"]["task"] == "classification":
+        head["pipeline_tag"] = "image-classification"
+    if dataset["id"] is not None:
+        head["datasets"] = [dataset["id"]]
+    if license is not None:
+        known = LICENSE.fullmatch(license)
+        head |= {"license": license} if known else {"license": "other", "license_name": license}
+    return rendered(
+        "card_student.md.j2",
+        head=yaml_text(head),
+        name=name,
+        config=config,
+        dataset=dataset,
+        space=config["label_space"],
+        sha256=sha256,
+        results=results,
+    )
+
+
+def _send(
+    hub: Hub, plan: Publication, console: Console, *, private: bool, dry_run: bool, message: str
+) -> Facts:
+    """Files and bytes of each kind of change, also printed, and the commit that sent them; none
+    with `dry_run`.
+    """
     files = Counter(change.kind for change in plan.changes)
     sizes: Counter[str] = Counter()
     for change in plan.changes:
@@ -190,7 +274,7 @@ def _show(plan: Publication, console: Console) -> dict[str, Any]:
     )
     counted = ", ".join(f"{n} {kind} ({sizes[kind]:,} bytes)" for kind, n in files.items())
     console.note(f"{plan.repo_id}@{plan.version}: {counted}")
-    return {
+    facts: Facts = {
         "repo_id": plan.repo_id,
         "new_repository": not plan.exists,
         "published_before": plan.tagged is not None,
@@ -198,3 +282,22 @@ def _show(plan: Publication, console: Console) -> dict[str, Any]:
         "bytes": dict(sizes),
         "changes": {change.path: change.kind for change in plan.changes},
     }
+    if not dry_run:
+        facts["commit"] = publish(hub, plan, private=private, message=message)
+        done = "was published before" if plan.tagged else "published"
+        console.note(f"{plan.repo_id}@{plan.version}: {done}, commit {facts['commit']}")
+    return facts
+
+
+def _next_version(hub: Hub, repo_id: str, files: Mapping[str, LocalFile]) -> str:
+    """The highest version if it holds these files, else the minor version after it."""
+    repo = hub.repo(repo_id, "model")
+    if repo is None or not repo.versions:
+        return FIRST
+    highest = list(repo.versions)[-1]
+    there = hub.files(repo_id, repo.versions[highest], "model")
+    same = (name in there and there[name].holds(f.path, f.sha256) for name, f in files.items())
+    if all(same):
+        return highest
+    major, minor, _ = numbers_of(highest)
+    return f"v{major}.{minor + 1}.0"

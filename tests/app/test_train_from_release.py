@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
 
-from cgankd.app import evaluating, publishing_student
+from cgankd.app import evaluating, publishing
 from cgankd.app.console import Console
 from cgankd.app.evaluating import read_evaluation
 from cgankd.app.recipe import load_recipe
@@ -403,7 +403,7 @@ def student(hub, tmp_path):
 
 
 def publish(student, target="user/pupil", **more):
-    return publishing_student.publish_student(student, target, console=Console(), **more)
+    return publishing.publish_student(student, target, console=Console(), **more)
 
 
 def card_of(repo_id, revision):
