@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cgankd import generator
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.curation.neighbours.find import NeighbourConfig
 from cgankd.curation.policies import Policy, current_names
 from cgankd.generator import GeneratorKind

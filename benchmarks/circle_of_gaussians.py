@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.curation.density_ratio.fit import (
     Described,
     fit_on_features,
@@ -137,7 +137,7 @@ def fitted_ratio(
         seed=seed,
         device=torch.device("cpu"),
     )
-    return model, facts["problems"]
+    return model, list(facts.problems)
 
 
 def real(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:

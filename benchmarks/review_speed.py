@@ -99,7 +99,7 @@ def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
     write_table(
         run.path / "neighbours.parquet",
         neighbours.table(labels),
-        {"thresholds": neighbours.thresholds.as_json()},
+        {"thresholds": neighbours.thresholds.model_dump(mode="json")},
     )
     write_table(run.neighbours / "columns.parquet", neighbours.columns())
     run.finish_stage("neighbours", {}, {"pool_sha256": "0", "sha256": "0"})

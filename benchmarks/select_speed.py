@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cgankd.curation.difference import difference
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.quotas import most_diverse
 from cgankd.curation.policies.rule import Scores

@@ -8,6 +8,8 @@ from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 
 CHANGES = ("came", "went", "relabelled")
+COLUMNS = ["key", "kept", "reason", "label", "original_label"]
+SIDES = ("reason_before", "reason_after", "label_before", "label_after")
 
 
 def difference(before: pa.Table, after: pa.Table) -> pa.Table:
@@ -19,31 +21,34 @@ def difference(before: pa.Table, after: pa.Table) -> pa.Table:
     label_after, null where it was not there; original_label. Raises `BadInput` where a key has
     another assigned label, so that the pools differ.
     """
-    keys = np.union1d(before["key"].to_numpy(), after["key"].to_numpy())
-    a, b = _Side(before, keys), _Side(after, keys)
-    assigned = a.column("original_label"), b.column("original_label")
-    other = np.flatnonzero(a.there & b.there & (assigned[0] != assigned[1]))
-    if other.size:
+    before, after = (table.select(COLUMNS) for table in (before, after))
+    both = before.join(
+        after, "key", join_type="full outer", left_suffix="_before", right_suffix="_after"
+    ).sort_by("key")
+
+    def differs(name: str) -> pa.ChunkedArray:
+        """Whether a column's values differ; False where a key is in one selection alone."""
+        return pc.fill_null(pc.not_equal(both[f"{name}_before"], both[f"{name}_after"]), False)
+
+    if len(others := both.filter(differs("original_label"))):
+        first = others.slice(0, 1).to_pylist()[0]
         raise BadInput(
-            f"key {keys[other[0]]} is labelled {assigned[0][other[0]]} in one selection and "
-            f"{assigned[1][other[0]]} in the other: they are of different pools; compare "
+            f"key {first['key']} is labelled {first['original_label_before']} in one selection and "
+            f"{first['original_label_after']} in the other: they are of different pools; compare "
             "selections of one run"
         )
-    came, went = b.kept & ~a.kept, a.kept & ~b.kept
-    relabelled = a.kept & b.kept & (a.column("label") != b.column("label"))
-    rows = np.flatnonzero(came | went | relabelled)
-    change = np.select([came[rows], went[rows]], [0, 1], 2).astype(np.int8)
-    return pa.table(
-        {
-            "key": keys[rows],
-            "change": pa.DictionaryArray.from_arrays(change, list(CHANGES)).cast(pa.string()),
-            "reason_before": a.take("reason", rows),
-            "reason_after": b.take("reason", rows),
-            "label_before": a.take("label", rows),
-            "label_after": b.take("label", rows),
-            "original_label": np.where(a.there, *assigned)[rows],
-        }
-    )
+    kept_before = pc.fill_null(both["kept_before"], False).to_numpy()
+    kept_after = pc.fill_null(both["kept_after"], False).to_numpy()
+    came, went = kept_after & ~kept_before, kept_before & ~kept_after
+    relabelled = kept_before & kept_after & differs("label").to_numpy()
+    change = np.select([came, went, relabelled], CHANGES, "")
+    columns = {
+        "key": both["key"],
+        "change": pa.array(change, pa.string()),
+        **{name: both[name] for name in SIDES},
+        "original_label": pc.coalesce(both["original_label_before"], both["original_label_after"]),
+    }
+    return pa.table(columns).filter(pa.array(change != ""))
 
 
 def why(changes: pa.Table) -> pa.Table:
@@ -78,23 +83,3 @@ def kept_per_group(selection: pa.Table, space: LabelSpace) -> dict[str, int]:
     groups = space.group_of(kept["label"].to_numpy())
     counts = np.bincount(groups, minlength=len(space.group_names))
     return dict(zip(space.group_names, counts.tolist(), strict=True))
-
-
-class _Side:
-    """One selection, aligned with the keys of both."""
-
-    def __init__(self, table: pa.Table, keys: np.ndarray):
-        self.table = table
-        own = table["key"].to_numpy()
-        self.row = np.minimum(np.searchsorted(own, keys), max(len(own) - 1, 0))
-        self.there = own[self.row] == keys if len(own) else np.zeros(len(keys), bool)
-        self.kept = self.column("kept") & self.there
-
-    def column(self, name: str) -> np.ndarray:
-        """A column `[len(keys)]`; any value where the key is not there."""
-        values = self.table[name].to_numpy()
-        return values[self.row] if len(values) else np.zeros(len(self.row), values.dtype)
-
-    def take(self, name: str, rows: np.ndarray) -> pa.Array:
-        """A column for some of the keys, null where the key is not there."""
-        return self.table[name].take(pa.array(self.row[rows], mask=~self.there[rows]))

@@ -165,16 +165,21 @@ class ReportSummary(Record):
     teacher: TeacherResult
 
 
-class RatioFacts(Record):
-    """The fitted density ratio, its held-out diagnostics, and what was chosen by them."""
+class FittedRatio(Record):
+    """The held-out diagnostics of a density ratio, and what was chosen by them."""
 
-    sha256: str  # of its weights; the net that selects lies in them
     problems: tuple[str, ...]  # a line each; empty where the ratio may be used
     per_label: tuple[dict[str, int | float | None], ...]  # diagnostics, a row for each group
     overall: dict[str, int | float | None]  # their mean, weighted by the real images
     raw_mean: float | None  # the mean ratio of generated samples before calibration
     steps: int  # that the ratio nets learnt for
     strength: float  # the exponent of the ratio; 0: 1 everywhere
+
+
+class RatioFacts(FittedRatio):
+    """The density ratio of a run, as it lies on disk."""
+
+    sha256: str  # of its weights; the net that selects lies in them
 
 
 class NeighbourFacts(Record):

@@ -11,7 +11,7 @@ import numpy as np
 from cgankd.app.pages import data_uri, number, page_templates, percent
 from cgankd.app.pages.figures import draw_grid
 from cgankd.app.pages.records import CheckFacts, ImageGrid
-from cgankd.curation.metrics.measured import Measured
+from cgankd.curation.metrics import Measured
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
 PAIR_WIDTH = 132  # CSS pixels that two images take

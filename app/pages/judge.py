@@ -12,14 +12,13 @@ import torch
 
 from cgankd.app.context import Context
 from cgankd.app.pages.records import AlongRecord, Kept, LearnedFacts
-from cgankd.curation.metrics.fidelity import frechet_distance
-from cgankd.curation.metrics.measured import Judge, MeasureConfig, Measured, Metric, measure
+from cgankd.curation.metrics import Judge, MeasureConfig, Measured, Metric, measure
+from cgankd.curation.metrics.fidelity import frechet_distance, label_score
 from cgankd.curation.metrics.metrics import (
-    agreement_metric,
+    agreement,
     feature_metrics,
-    label_score_metric,
     learned_predictions,
-    vendi_metric,
+    vendi_score,
 )
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.feature_nets import (
@@ -150,7 +149,11 @@ def judged_numbers(ctx: Context, judged: JudgedPool, kept: Kept) -> tuple[Measur
         for metric in feature_metrics(features, judged.validation)
         if metric.names != ("authenticity",)  # that is about copies of training images
     ]
-    alone_metrics = (label_metric(ctx.space, predicted, labels), vendi_metric(features))
+    alone_metrics = (
+        label_metric(ctx.space, predicted, labels),
+        # It falls with the sample, so an interval of halves would lie below it.
+        Metric.alone("vendi", vendi_score, features, halves=False),
+    )
     return (
         *check_numbers(ctx, alone, labels, *alone_metrics),
         *check_numbers(ctx, train, labels, *against_train, reals=data.train_labels),
@@ -187,8 +190,8 @@ def label_metric(
     mean error of numbers; by the name that it has of either.
     """
     if isinstance(space, ContinuousLabels):
-        return label_score_metric(predicted, labels, of_numbers)
-    return agreement_metric(predicted, labels, name=of_classes)
+        return Metric.alone(of_numbers, label_score, predicted, labels)
+    return Metric.alone(of_classes, agreement, predicted, labels)
 
 
 def along_the_label(
@@ -215,7 +218,7 @@ def along_the_label(
         return Metric(("fid",), lambda a, b: [frechet_distance(real[b], features[a])], least=2)
 
     def score(rows: np.ndarray, labels: np.ndarray) -> Metric:
-        return label_score_metric(predicted[rows], labels)
+        return Metric.alone("label_score", label_score, predicted[rows], labels)
 
     def along(
         metric: Callable[[np.ndarray, np.ndarray], Metric], reals: np.ndarray | None, caption: str

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import Field, ValidationError
 
+from cgankd.curation.metrics import Measured
 from cgankd.curation.metrics.error_bound import BoundTerms
-from cgankd.curation.metrics.measured import Measured
 from cgankd.curation.metrics.two_sample import TwoSample
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace

@@ -15,13 +15,14 @@ from cgankd.app.context import Context
 from cgankd.app.pages.check import Pair
 from cgankd.app.pages.judge import check_numbers, label_metric
 from cgankd.app.pages.records import Kept, MemorisedPair
-from cgankd.curation.metrics.measured import Judge, Measured
+from cgankd.curation.metrics import Judge, Measured, Metric
 from cgankd.curation.metrics.metrics import (
-    calibration_metric,
-    duplicate_metric,
-    effective_sample_metric,
+    confidence_gap,
+    confidences,
+    duplicate_rate,
+    effective_sample_share,
 )
-from cgankd.curation.neighbours.table import Neighbours
+from cgankd.curation.neighbours import Neighbours
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
@@ -129,7 +130,7 @@ def teacher_on_kept(
     ]
     if ctx.space.task == "classification":
         logits = read_logits(ctx.run.scores)[kept.rows]
-        metrics.append(calibration_metric(logits, kept.labels, "teacher_calibration_error"))
+        metrics.append(_calibration("teacher_calibration_error", logits, kept.labels))
     return check_numbers(ctx, judge, kept.labels, *metrics)
 
 
@@ -149,8 +150,7 @@ def teacher_on_real(ctx: Context) -> tuple[Measured, ...]:
     predicted = predictions(outputs, space)
     metrics = [label_metric(space, predicted, labels, "teacher_accuracy", "teacher_error")]
     if space.task == "classification":
-        name = "teacher_calibration_error_on_real"
-        metrics.append(calibration_metric(outputs, labels, name))
+        metrics.append(_calibration("teacher_calibration_error_on_real", outputs, labels))
     return check_numbers(ctx, _teacher(ctx, "validation"), labels, *metrics)
 
 
@@ -164,10 +164,16 @@ def ratio_numbers(
     # Neighbours and outliers are found in the features of the ratio's net.
     selected = _fields(policy.slots_by("ratio", "neighbours", "features"))
     judge = Judge("density ratio", facts.sha256, None, selected)
-    metrics = [duplicate_metric(copies.component)]
+    # The rate grows with the samples, so that halves say nothing of it.
+    metrics = [Metric.alone("duplicate_rate", duplicate_rate, copies.component, halves=False)]
     if not facts.problems:
-        metrics.append(effective_sample_metric(scores.ratio[kept.rows]))
+        ratio = scores.ratio[kept.rows]
+        metrics.append(Metric.alone("effective_sample", effective_sample_share, ratio))
     return check_numbers(ctx, judge, kept.labels, *metrics)
+
+
+def _calibration(name: str, logits: np.ndarray, labels: np.ndarray) -> Metric:
+    return Metric.alone(name, confidence_gap, *confidences(logits, labels))
 
 
 def _teacher(ctx: Context, split: Literal["validation"] | None, selected: str = "") -> Judge:

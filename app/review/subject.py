@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
@@ -337,6 +337,6 @@ def _read_neighbours(run: RunFolder, notes: list[str]) -> Neighbours | None:
     if not (path.is_file() and columns.is_file()):
         notes.append("no neighbours yet: run `cgankd find-neighbours`")
         return None
-    thresholds = Thresholds.from_json(read_metadata(path)["thresholds"])
+    thresholds = Thresholds.model_validate(read_metadata(path)["thresholds"])
     pairs = read_table(path, ("key_a", "key_b", "similarity"))
     return Neighbours.from_tables(read_table(columns), pairs, thresholds)

@@ -37,8 +37,8 @@ from cgankd.app.stages.selections import (
     read_scores,
     selection_policies,
 )
+from cgankd.curation.metrics import Measured
 from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
-from cgankd.curation.metrics.measured import Measured
 from cgankd.curation.metrics.two_sample import TwoSampleByLabel, two_sample_by_label
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores

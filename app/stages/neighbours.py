@@ -3,6 +3,7 @@
 import numpy as np
 
 from cgankd.app.context import Context, Facts
+from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.curation.neighbours.find import RealFeatures, find_neighbours
 from cgankd.curation.neighbours.pool_features import (
     FeatureJob,
@@ -11,7 +12,6 @@ from cgankd.curation.neighbours.pool_features import (
     selecting_net,
     short_features,
 )
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
 from cgankd.nets.device import threads
 from cgankd.shardset.errors import BadInput
@@ -90,7 +90,7 @@ def search(ctx: Context) -> NeighbourFacts:
         )
     table = found.table(ctx.space.group_of(labels))
     tables = ctx.run.path / PAIRS, ctx.run.neighbours / COLUMNS
-    write_table(tables[0], table, {"thresholds": found.thresholds.as_json()})
+    write_table(tables[0], table, {"thresholds": found.thresholds.model_dump(mode="json")})
     write_table(tables[1], found.columns())
     facts = NeighbourFacts(
         rows=len(there),
@@ -106,7 +106,7 @@ def read_neighbours(ctx: Context) -> Neighbours:
     """The neighbours of this very pool, from their tables; `BadInput` where they are not found."""
     _require(ctx)
     path = ctx.run.path / PAIRS
-    thresholds = Thresholds.from_json(read_metadata(path)["thresholds"])
+    thresholds = Thresholds.model_validate(read_metadata(path)["thresholds"])
     columns = read_table(ctx.run.neighbours / COLUMNS)
     return Neighbours.from_tables(columns, read_table(path), thresholds)
 

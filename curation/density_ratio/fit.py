@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.curation.density_ratio.judge import (
     Candidate,
     Diagnostics,
     HeldOut,
+    Snapshot,
     choose,
     diagnose,
     judge_ratio,
@@ -37,7 +38,7 @@ from cgankd.nets.feature_nets import features_of, train_feature_net
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.records import RatioFacts, finite
+from cgankd.shardset.records import FittedRatio, RatioFacts, finite
 from cgankd.shardset.weights import save_weights
 
 LEAST_REAL = 2  # of a group of labels
@@ -121,7 +122,7 @@ def fit_ratio(
         }
     )
     model.net = net
-    facts = fit_on_features(
+    fit = fit_on_features(
         model,
         described(real_pixels, real_labels, real_groups),
         fold,
@@ -133,7 +134,7 @@ def fit_ratio(
         progress=lambda done, loss: progress(config.features.steps + done, steps, {"loss": loss}),
     )
     model.log_scale.copy_(model.log_scale[joined])
-    return RatioFacts(sha256=save_weights(folder, model, model.shape), **facts)
+    return RatioFacts(sha256=save_weights(folder, model, model.shape), **dict(fit))
 
 
 def near_a_real(
@@ -219,10 +220,10 @@ def split_generated(
         rows = random.permutation(np.flatnonzero(groups == group))
         rows = rows[: max(most // len(values), LEAST_GENERATED)]
         part = int(0.4 * len(rows))
-        for found, some in zip(parts, np.split(rows, [part, 2 * part]), strict=True):
-            found.append(some)
-    first, second, third = (np.sort(np.concatenate(found)) for found in parts)
-    return first, second, third
+        for portion, some in zip(parts, np.split(rows, [part, 2 * part]), strict=True):
+            portion.append(some)
+    for_features, for_fit, held_out = (np.sort(np.concatenate(portion)) for portion in parts)
+    return for_features, for_fit, held_out
 
 
 def folds_of(
@@ -231,17 +232,17 @@ def folds_of(
     """The fold int64 `[n]` of each real image: every group spread over them, of one size as far as
     images of one origin, which share a fold, allow.
     """
-    own: Sequence[Hashable] = range(len(groups)) if origins is None else origins
-    images = Counter(own)
+    origin_of: Sequence[Hashable] = range(len(groups)) if origins is None else origins
+    images = Counter(origin_of)
     sizes, dealt = np.zeros(folds, np.int64), dict[Hashable, int]()
     for group in np.unique(groups).tolist():
         random = np.random.default_rng(derive_seed(seed, "folds", group))
         for row in random.permutation(np.flatnonzero(groups == group)).tolist():
-            if own[row] not in dealt:
-                smallest = int(sizes.argmin())
-                dealt[own[row]] = smallest
-                sizes[smallest] += images[own[row]]
-    return np.array([dealt[origin] for origin in own], np.int64)
+            origin = origin_of[row]
+            if origin not in dealt:
+                dealt[origin] = int(sizes.argmin())
+                sizes[dealt[origin]] += images[origin]
+    return np.array([dealt[origin] for origin in origin_of], np.int64)
 
 
 @dataclass(frozen=True)
@@ -265,11 +266,11 @@ def fit_on_features(
     seed: int,
     device: torch.device,
     progress: Callable[[int, float], None] = lambda done, loss: None,
-) -> dict[str, Any]:
-    """Facts of the ratio that was fitted and put into `model`: `problems` (one line each; empty
-    where it may be used), `per_label` and `overall` diagnostics on held-out samples, what was
-    chosen. `fold` int64 `[n]` tells which member leaves a real sample out. Generated samples of
-    group −1 shape the projection only: the ratio is neither fitted to nor judged by them.
+) -> FittedRatio:
+    """What is known of the ratio that was fitted and put into `model`.
+
+    `fold` int64 `[n]` tells which member leaves a real sample out. Generated samples of group −1
+    shape the projection only: the ratio is neither fitted to nor judged by them.
     """
     space = model.space
     if config.components is not None:
@@ -296,32 +297,35 @@ def fit_on_features(
         held_out=coordinates(held_out),
         space=space,
     )
-    states, snapshots = train_members(material, config, seed=seed, progress=progress)
     held = material.held(config.members)
+    states, snapshots = train_members(material, held, config, seed=seed, progress=progress)
     if config.calibrate:
-        chosen = choose(snapshots, config.strengths, held, config.limits)
+        candidate = choose(snapshots, config.strengths, held, config.limits)
     else:
-        chosen = Candidate(snapshots[-1], 1.0, math.nan)
-    diagnostics, log_scale = _measured(chosen, held, scaled=config.calibrate)
-    model.shape["strength"] = chosen.strength
+        candidate = Candidate(snapshots[-1], 1.0, math.nan)
+    snapshot, strength = candidate.snapshot, candidate.strength
+    diagnostics, log_scale = _measured(snapshot, strength, held, scaled=config.calibrate)
+    model.shape["strength"] = strength
     if real.predicted is not None:
-        model.shape["reach"] = material.zeta(config) + config.tolerance
-    for member, state in zip(model.members, states[snapshots.index(chosen.snapshot)], strict=True):
+        zeta = zeta_of(material.real.targets, config, space)
+        model.shape["reach"] = zeta + config.tolerance
+    for member, state in zip(model.members, states[snapshots.index(snapshot)], strict=True):
         member.load_state_dict(state)
     model.log_scale.copy_(torch.from_numpy(log_scale))
-    return {
-        "problems": tuple(judge_ratio(diagnostics, config.limits, space.group_names)),
-        "per_label": tuple(_finite(row) for row in diagnostics.per_label),
-        "overall": _finite(diagnostics.overall),
-        "raw_mean": finite(diagnostics.raw_mean),
-        "steps": chosen.snapshot.step,
-        "strength": chosen.strength,
-    }
+    return FittedRatio(
+        problems=tuple(judge_ratio(diagnostics, config.limits, space.group_names)),
+        per_label=tuple(_finite(row) for row in diagnostics.per_label),
+        overall=_finite(diagnostics.overall),
+        raw_mean=finite(diagnostics.raw_mean),
+        steps=snapshot.step,
+        strength=strength,
+    )
 
 
-def _measured(chosen: Candidate, held: HeldOut, *, scaled: bool) -> tuple[Diagnostics, np.ndarray]:
-    """The diagnostics of what was chosen, and the log of each group's mean ratio, to divide by."""
-    strength, snapshot = chosen.strength, chosen.snapshot
+def _measured(
+    snapshot: Snapshot, strength: float, held: HeldOut, *, scaled: bool
+) -> tuple[Diagnostics, np.ndarray]:
+    """The diagnostics of a candidate, and the log of each group's mean ratio, to divide by."""
     log_scale = np.zeros(held.groups)
     if strength == 0:  # 1 everywhere
         generated, real = np.zeros(len(held.generated_groups)), np.zeros(len(held.real_groups))
@@ -330,8 +334,8 @@ def _measured(chosen: Candidate, held: HeldOut, *, scaled: bool) -> tuple[Diagno
         if scaled:
             log_scale = log_means(generated, held.generated_groups, held.groups)
             generated = scaled_by_other_half(generated, held)
-            own = log_means(strength * snapshot.generated, held.generated_groups, held.groups)
-            real = real - own[held.member, held.real_groups]
+            scales = log_means(strength * snapshot.generated, held.generated_groups, held.groups)
+            real = real - scales[held.member, held.real_groups]
     diagnostics = diagnose(
         np.exp(generated),
         held.generated_groups,

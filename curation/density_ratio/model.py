@@ -65,22 +65,26 @@ class Projection(nn.Module):
         """The projection on the `components` leading directions of features `[n, dim]`."""
         features = features.astype(np.float64)
         components = min(components, features.shape[1])
-        found = cls(features.shape[1], components, space)
-        if found.bumps is None:
-            found.centre.copy_(torch.from_numpy(features.mean(0)))
+        projection = cls(features.shape[1], components, space)
+        if projection.bumps is None:
+            projection.centre.copy_(torch.from_numpy(features.mean(0)))
             inside = features.copy()
             for label in np.unique(labels):
                 inside[labels == label] -= features[labels == label].mean(0)
         else:
             targets = torch.from_numpy(space.targets(labels))
-            found.centre.copy_(torch.from_numpy(_along(found.weights(targets).numpy(), features)))
-            inside = features - found.centres(targets).numpy()
+            projection.centre.copy_(
+                torch.from_numpy(_along(projection.weights(targets).numpy(), features))
+            )
+            inside = features - projection.centres(targets).numpy()
         # V Λ Vᵀ = mean of (h − centre)(h − centre)ᵀ inside labels, Λ ascending: directions are the
         # last `components` columns of V, all divided by the root of their mean variance.
         variances, vectors = np.linalg.eigh(inside.T @ inside / len(inside))
         scale = np.sqrt(max(variances[-components:].mean(), 1e-12))
-        found.directions.copy_(torch.from_numpy(vectors[:, ::-1][:, :components].copy() / scale))
-        return found
+        projection.directions.copy_(
+            torch.from_numpy(vectors[:, ::-1][:, :components].copy() / scale)
+        )
+        return projection
 
     def weights(self, targets: Tensor) -> Tensor:
         """How much each bump counts at scaled labels `[n]`: float32 `[n, BUMPS]`, sum 1."""
@@ -184,14 +188,14 @@ class RatioModel(FeatureRatio):
                 f"expected [n, {', '.join(map(str, expected))}] and [n]"
             )
         device = self.log_scale.device
-        found = np.empty(len(labels), dtype=np.float32)
+        ratios = np.empty(len(labels), dtype=np.float32)
         for start in range(0, len(labels), batch):
             images, count = padded_images(pixels[start : start + batch], batch)
             padded = np.zeros(batch, labels.dtype)
             padded[:count] = labels[start : start + count]
-            ratios = self.ratios(images.to(device), torch.from_numpy(padded))
-            found[start : start + count] = ratios[:count].cpu().numpy()
-        return found
+            of_batch = self.ratios(images.to(device), torch.from_numpy(padded))
+            ratios[start : start + count] = of_batch[:count].cpu().numpy()
+        return ratios
 
 
 def load_ratio(folder: Path, device: torch.device) -> RatioModel:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.curation.density_ratio.judge import HeldOut, Snapshot
 from cgankd.curation.density_ratio.model import (
     DensityRatioNet,
@@ -49,23 +49,15 @@ class Material:
     held_out: Coordinates  # generated samples that no net sees
     space: LabelSpace
 
-    def is_held_out(self, members: int) -> Tensor:
-        """Bool `[n]`: the real samples that one of the members leaves out."""
-        return self.fold < members
-
     def held(self, members: int) -> HeldOut:
-        """What is held out, for judging."""
-        judged = self.is_held_out(members)
+        """What is held out, for judging: the real samples that one of the members leaves out."""
+        judged = self.fold < members
         return HeldOut(
             generated_groups=self.held_out.groups.cpu().numpy(),
             real_groups=self.real.groups[judged].cpu().numpy(),
             member=self.fold[judged].cpu().numpy(),
             groups=len(self.space.group_names),
         )
-
-    def zeta(self, config: RatioConfig) -> float:
-        """ζ, how far labels in a vicinity may differ, as a part of the range; 0 for classes."""
-        return zeta_of(self.real.targets, config, self.space)
 
 
 def zeta_of(targets: Tensor, config: RatioConfig, space: LabelSpace) -> float:
@@ -107,6 +99,7 @@ class Vicinity:
 
 def train_members(
     material: Material,
+    held: HeldOut,
     config: RatioConfig,
     *,
     seed: int,
@@ -115,21 +108,15 @@ def train_members(
     """The members' weights at each checkpoint, `[checkpoints][members]`, and what they said of
     held-out samples there.
     """
-    runs = []
-    for member in range(config.members):
-
-        def report(step: int, loss: float, before: int = member * config.steps) -> None:
-            progress(before + step, loss)
-
-        own_seed = derive_seed(seed, "ratio net", member)
-        runs.append(_train_member(material, member, config, own_seed, report))
-    fold = material.fold[material.is_held_out(config.members)].cpu().numpy()
+    runs = [
+        _train_member(material, member, config, seed, progress) for member in range(config.members)
+    ]
     states, snapshots = [], []
     for step, parts in zip(checkpoint_steps(config), zip(*runs, strict=True), strict=True):
         states.append([state for state, _, _ in parts])
-        real = np.empty(len(fold))
-        for member, (_, _, own) in enumerate(parts):
-            real[fold == member] = own
+        real = np.empty(len(held.member))
+        for member, (_, _, of_left_out) in enumerate(parts):
+            real[held.member == member] = of_left_out
         snapshots.append(Snapshot(step, np.stack([log for _, log, _ in parts]), real))
     return states, snapshots
 
@@ -149,10 +136,13 @@ def _train_member(
     seed: int,
     progress: Callable[[int, float], None],
 ) -> list[tuple[State, np.ndarray, np.ndarray]]:
-    """At each checkpoint: weights, log ratios of held-out generated samples, and of own reals."""
+    """At each checkpoint: weights, log ratios of held-out generated samples, and of the reals that
+    this member leaves out.
+    """
+    seed = derive_seed(seed, "ratio net", member)
     real, fitted = material.real.of(material.fold != member), material.fitted
-    own = material.real.of(material.fold == member)
-    zeta = material.zeta(config)
+    left_out = material.real.of(material.fold == member)
+    zeta = zeta_of(material.real.targets, config, material.space)
     reach = zeta + config.tolerance
     vicinity = Vicinity.around(real.targets, fitted.targets, zeta)
     shares = _shares(real.targets.cpu()) if config.balance else None
@@ -160,7 +150,7 @@ def _train_member(
     draws = torch.Generator().manual_seed(derive_seed(seed, "batches"))
     marks = checkpoint_steps(config)
     decays = [round(share * config.steps) for share in config.decay_at]
-    found = []
+    checkpoints = []
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "weights"))
         net = DensityRatioNet(
@@ -198,11 +188,11 @@ def _train_member(
             schedule.step()
             if step in marks:
                 net.eval()
-                found.append(
+                checkpoints.append(
                     (
                         {name: value.clone() for name, value in net.state_dict().items()},
                         _log_ratios(net, material.held_out, reach),
-                        _log_ratios(net, own, reach),
+                        _log_ratios(net, left_out, reach),
                     )
                 )
                 net.train()
@@ -213,14 +203,14 @@ def _train_member(
                         f"density ratio: the loss of net {member} is {value} at step {step}; "
                         f"lower ratio.learning_rate ({config.learning_rate:g})"
                     )
-                progress(step, value)
-    return found
+                progress(member * config.steps + step, value)
+    return checkpoints
 
 
 def _shares(targets: Tensor) -> Tensor:
     """How often each real sample is drawn where labels are drawn evenly, float `[n]`."""
-    _, own, counts = torch.unique(targets, return_inverse=True, return_counts=True)
-    return 1 / counts[own]
+    _, label, counts = torch.unique(targets, return_inverse=True, return_counts=True)
+    return 1 / counts[label]
 
 
 def _log_ratios(net: DensityRatioNet, samples: Coordinates, reach: float) -> np.ndarray:

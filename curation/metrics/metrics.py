@@ -7,15 +7,14 @@ from dataclasses import astuple
 
 import numpy as np
 
+from cgankd.curation.metrics import Metric
 from cgankd.curation.metrics.fidelity import (
     authenticity,
     check_features,
     frechet_distance,
     kernel_distance,
-    label_score,
     overlap,
 )
-from cgankd.curation.metrics.measured import Metric
 from cgankd.shardset.errors import BadInput
 
 
@@ -25,70 +24,23 @@ def feature_metrics(generated: np.ndarray, real: np.ndarray, k: int = 5) -> tupl
 
     Authenticity means copies of real images, so it wants training ones for a reference.
     """
+
+    def compared(
+        name: str, distance: Callable[[np.ndarray, np.ndarray], float], all_pairs: bool = True
+    ) -> Metric:
+        return Metric((name,), lambda a, b: [distance(generated[a], real[b])], 2, all_pairs)
+
     return (
-        Metric(("fid",), lambda a, b: [frechet_distance(generated[a], real[b])], least=2),
-        Metric(
-            ("kid",),
-            lambda a, b: [kernel_distance(generated[a], real[b])],
-            least=2,
-            all_pairs=True,
-        ),
+        compared("fid", frechet_distance, all_pairs=False),
+        compared("kid", kernel_distance),
         Metric(
             ("precision", "recall", "density", "coverage"),
             lambda a, b: astuple(overlap(generated[a], real[b], k)),
             least=k + 1,
             all_pairs=True,
         ),
-        Metric(
-            ("authenticity",),
-            lambda a, b: [authenticity(generated[a], real[b])],
-            least=2,
-            all_pairs=True,
-        ),
+        compared("authenticity", authenticity),
     )
-
-
-def vendi_metric(features: np.ndarray) -> Metric:
-    """`vendi` of features `[n, d]` alone: it falls with the sample, so compare equal sizes."""
-    return Metric(("vendi",), lambda a, _: [vendi_score(features[a])], halves=False)
-
-
-def agreement_metric(
-    predicted: np.ndarray, labels: np.ndarray, within: float = 0.0, name: str = "agreement"
-) -> Metric:
-    """The share of predictions `[n]` that are their label `[n]`: the judge's, the teacher's, or of
-    a network that learned from the set (then it is the classification accuracy score).
-    """
-    return Metric((name,), lambda a, _: [agreement(predicted[a], labels[a], within)])
-
-
-def label_score_metric(
-    predicted: np.ndarray, labels: np.ndarray, name: str = "label_score"
-) -> Metric:
-    """The mean |prediction − label| of predictions `[n]` for continuous labels `[n]`, in their
-    unit.
-    """
-    return Metric((name,), lambda a, _: [label_score(predicted[a], labels[a])])
-
-
-def calibration_metric(
-    logits: np.ndarray, labels: np.ndarray, name: str = "calibration_error"
-) -> Metric:
-    """The expected calibration error of logits `[n, C]` for classes `[n]`."""
-    confidence, right = confidences(logits, labels)  # once, not for each half-sample
-    return Metric((name,), lambda a, _: [confidence_gap(confidence[a], right[a])])
-
-
-def duplicate_metric(components: np.ndarray) -> Metric:
-    """`duplicate_rate` of samples with components int64 `[n]` of near-duplicates; without an
-    interval, as it grows with n.
-    """
-    return Metric(("duplicate_rate",), lambda a, _: [duplicate_rate(components[a])], halves=False)
-
-
-def effective_sample_metric(ratios: np.ndarray) -> Metric:
-    """`effective_sample`: the effective size by density ratios `[n]` as a share in [0, 1] of n."""
-    return Metric(("effective_sample",), lambda a, _: [effective_sample_size(ratios[a]) / len(a)])
 
 
 def duplicate_rate(components: np.ndarray) -> float:
@@ -119,6 +71,11 @@ def effective_sample_size(ratios: np.ndarray) -> float:
         return 0.0
     weights = ratios / largest  # squares of huge or tiny ratios would leave the floats
     return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def effective_sample_share(ratios: np.ndarray) -> float:
+    """The `effective_sample_size` of ratios `[n]` as a share in [0, 1] of n."""
+    return effective_sample_size(ratios) / len(ratios)
 
 
 def vendi_score(features: np.ndarray) -> float:
@@ -157,13 +114,6 @@ def agreement(predicted: np.ndarray, labels: np.ndarray, within: float = 0.0) ->
     return float((np.abs(predicted - labels) <= within).mean())
 
 
-def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """The expected calibration error in [0, 1] of logits `[n, C]` for classes `[n]`: the
-    `confidence_gap` of their `confidences`.
-    """
-    return confidence_gap(*confidences(logits, labels), bins)
-
-
 def confidences(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The largest probability float64 `[n]` that logits `[n, C]` give, and whether it is that of
     the class in `labels`, bool `[n]`. `BadInput` for logits that are not finite.
@@ -181,8 +131,10 @@ def confidences(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def confidence_gap(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """Mean |share right − mean confidence| over equal bins of the confidence float `[n]`, weighted
-    by their samples (Guo et al., 2017, arXiv 1706.04599, eq. 3).
+    """The expected calibration error in [0, 1] of `confidences`, float and bool `[n]`.
+
+    Mean |share right − mean confidence| over equal bins of the confidence, weighted by their
+    samples (Guo et al., 2017, arXiv 1706.04599, eq. 3).
     """
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(place, weights=right - confidence, minlength=bins)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from cgankd.curation.neighbours import Neighbours, Pairs, Thresholds, spanning_pairs
 from cgankd.curation.neighbours.search import (
     ROUNDING,
     FeatureSpace,
@@ -23,7 +24,6 @@ from cgankd.curation.neighbours.search import (
     similarities,
     upper_quantile,
 )
-from cgankd.curation.neighbours.table import Neighbours, Pairs, Thresholds, spanning_pairs
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 
@@ -94,7 +94,7 @@ def find_neighbours(
     real_groups = space.group_of(real.labels)
     train_groups = real_groups[: real.train]
     reach = 1 if space.task == "regression" else 0
-    own_space = FeatureSpace.fitted(real.features[: real.train], train_groups)
+    feature_space = FeatureSpace.fitted(real.features[: real.train], train_groups)
     check_features(real.features[real.train :], "the validation images' features")
     present = np.unique(groups).tolist()
     for group in present:
@@ -104,7 +104,7 @@ def find_neighbours(
                 "images to compare them with; add some or leave the label out"
             )
     centred = {
-        group: _Centred(own_space, real.features[_within(train_groups, group, reach)].mean(0))
+        group: feature_space.about(real.features[_within(train_groups, group, reach)])
         for group in present
     }
     thresholds = _calibrated(real, train_groups, groups, centred, config, reach)
@@ -132,7 +132,7 @@ def find_neighbours(
             ("nearest_validation", ids[ids >= real.train]),
         ):
             if some.size:
-                base = centred[group].vectors(real.features[some])
+                base = as_vectors(centred[group].coordinates(real.features[some]))
                 at, product = nearest(vectors[: len(rows)], base, config.exact_up_to)
                 found[f"{name}_id"][rows] = some[at]
                 found[f"{name}_similarity"][rows] = similarities(product)
@@ -151,25 +151,11 @@ def find_neighbours(
     )
 
 
-@dataclass(frozen=True)
-class _Centred:
-    """The feature space about one label's centre."""
-
-    space: FeatureSpace
-    centre: np.ndarray
-
-    def coordinates(self, features: np.ndarray) -> np.ndarray:
-        return self.space.coordinates(features, self.centre)
-
-    def vectors(self, features: np.ndarray) -> np.ndarray:
-        return as_vectors(self.coordinates(features))
-
-
 def _calibrated(
     real: RealFeatures,
     train_groups: np.ndarray,
     groups: np.ndarray,
-    centred: dict[int, _Centred],
+    centred: dict[int, FeatureSpace],
     config: NeighbourConfig,
     reach: int,
 ) -> Thresholds:
@@ -189,16 +175,22 @@ def _calibrated(
         product = nearest_others(as_vectors(place), len(rows), config.exact_up_to)
         return far, 1.0 - similarities(product).astype(np.float64)
 
-    found_of = dict(zip(centred, each_on_a_core(of_label, list(centred)), strict=True))
-    far = {group: distances for group, (distances, _) in found_of.items()}
-    gaps = {group: gap for group, (_, gap) in found_of.items() if len(gap)}
+    measured = dict(zip(centred, each_on_a_core(of_label, list(centred)), strict=True))
+    far = {group: distances for group, (distances, _) in measured.items()}
+    gaps = {group: gap for group, (_, gap) in measured.items() if len(gap)}
     scale = {group: _middle(gap) for group, gap in gaps.items()}
     common = _middle(np.concatenate([*gaps.values(), np.empty(0)]))
     relative = np.concatenate([*(gap / scale[group] for group, gap in gaps.items()), np.empty(0)])
     reach_of = {group: _middle(values) for group, values in far.items()}
     distances = np.concatenate([values / reach_of[group] for group, values in far.items()])
     outlier = float(upper_quantile(distances, np.asarray(1 - config.outlier_quantile)))
-    found = Thresholds({}, {}, {}, {}, reach_of)
+    thresholds = Thresholds(
+        memorised={},
+        duplicates={},
+        outliers=dict.fromkeys(centred, outlier),
+        loosest={},
+        centre_distance=reach_of,
+    )
     for group in centred:
         reals = len(_within(train_groups, group, reach))
         generated = len(_within(groups, group, reach))
@@ -209,10 +201,10 @@ def _calibrated(
         # between real images, in units of the label's own median gap.
         gap = lower_quantile(relative, alarms * reals / searched) * scale.get(group, common)
         # Equal images count as alike whatever the reals are, and unlike ones never do.
-        memorised, duplicates, loosest = (1.0 - gap.clip(ROUNDING, 1.0)).tolist()
-        found.memorised[group], found.duplicates[group] = memorised, duplicates
-        found.loosest[group], found.outliers[group] = loosest, outlier
-    return found
+        similarity = (1.0 - gap.clip(ROUNDING, 1.0)).tolist()
+        for kind, least in zip(("memorised", "duplicates", "loosest"), similarity, strict=True):
+            getattr(thresholds, kind)[group] = least
+    return thresholds
 
 
 def _pairs(

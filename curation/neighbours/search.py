@@ -6,7 +6,7 @@ rank.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Self, TypeVar
 
@@ -34,6 +34,7 @@ class FeatureSpace:
     """Features to coordinates, the same for every label but for its centre."""
 
     directions: np.ndarray  # float64 [d, components]
+    centre: np.ndarray | float = 0.0  # [d]
 
     @classmethod
     def fitted(cls, features: np.ndarray, groups: np.ndarray) -> Self:
@@ -56,9 +57,13 @@ class FeatureSpace:
         scale = np.sqrt(variance[-keep:] + SHRINK * variance.mean())
         return cls(vectors[:, -keep:] / scale)
 
-    def coordinates(self, features: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """Coordinates float64 `[n, components]` of features `[n, d]` about a centre `[d]`."""
-        return (features.astype(np.float64) - centre) @ self.directions
+    def about(self, features: np.ndarray) -> Self:
+        """The space about the mean of a label's features `[n, d]`."""
+        return replace(self, centre=features.mean(0))
+
+    def coordinates(self, features: np.ndarray) -> np.ndarray:
+        """Coordinates float64 `[n, components]` of features `[n, d]` about the centre."""
+        return (features.astype(np.float64) - self.centre) @ self.directions
 
 
 def as_vectors(coordinates: np.ndarray) -> np.ndarray:

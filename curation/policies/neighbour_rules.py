@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from cgankd.curation.neighbours.table import Neighbours, all_but_best, components
+from cgankd.curation.neighbours import Neighbours, all_but_best, components
 from cgankd.curation.policies.rule import Decision, Reason, Samples, Settings, Source, Threshold
 from cgankd.shardset.errors import BadInput
 
@@ -126,5 +126,5 @@ def _without(
     passes[dropped] = False
     fitted: dict[str, Any] = {}
     if threshold == "calibrated":
-        fitted[name] = neighbours.thresholds.as_json()[name]
+        fitted[name] = neighbours.thresholds.model_dump(mode="json")[name]
     return Decision(passes, reason, fitted)

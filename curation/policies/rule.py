@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from cgankd.curation.neighbours import Neighbours
 from cgankd.curation.neighbours.find import Features
-from cgankd.curation.neighbours.table import Neighbours
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
 

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 
+from cgankd.curation.neighbours import Neighbours
 from cgankd.curation.neighbours.find import Features
-from cgankd.curation.neighbours.table import Neighbours
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Reason, Samples, Scores
 from cgankd.shardset.errors import BadInput

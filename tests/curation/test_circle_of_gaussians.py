@@ -11,7 +11,7 @@ from benchmarks.circle_of_gaussians import (
     true_log_ratio,
     wasserstein,
 )
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 
 
 def test_ratio_ranks_as_the_truth_and_subsampling_moves_towards_it():

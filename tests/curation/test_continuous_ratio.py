@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.curation.density_ratio.fit import fit_ratio, joined_groups
 from cgankd.curation.density_ratio.model import Projection, load_ratio
 from cgankd.curation.density_ratio.training import Vicinity

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgankd.curation.density_ratio.config import RatioConfig
+from cgankd.curation.density_ratio import RatioConfig
 from cgankd.nets.feature_nets import (
     ResNet34,
     Small,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cgankd.curation.density_ratio.config import PUBLISHED
+from cgankd.curation.density_ratio import PUBLISHED
 from cgankd.curation.density_ratio.fit import (
     Described,
     RatioConfig,
@@ -391,9 +391,9 @@ def test_generated_samples_far_from_every_real_do_not_count():
     near = near_a_real(real_labels, fake_labels, QUICK, RANGE)
     groups = joined_groups(real_labels, fake_labels[near], RANGE)
     model, facts = points_fit(real, real_labels, fake, fake_labels, groups, near)
-    assert facts["problems"] == []
-    assert facts["raw_mean"] == pytest.approx(1, abs=0.25)
-    assert [row["label"] for row in facts["per_label"]] == [0]
+    assert facts.problems == ()
+    assert facts.raw_mean == pytest.approx(1, abs=0.25)
+    assert [row["label"] for row in facts.per_label] == [0]
     inside = fake_labels < 1
     ratio = model.ratios_of(torch.from_numpy(fake[inside]), torch.from_numpy(fake_labels[inside]))
     assert ratio.mean() == pytest.approx(1, abs=0.2)
@@ -415,8 +415,8 @@ def test_a_ratio_of_one_where_the_reals_are_is_not_refused_for_the_rest(monkeypa
         (np.ones(1200, bool), 0.4 + 0.6 / 8),
     ):
         _, facts = points_fit(points[:50], real_labels, points, fake_labels, groups, near)
-        assert facts["raw_mean"] == pytest.approx(mean, abs=1e-3)
-        assert refusal(facts["problems"], "the mean ratio over held-out") == (mean < 0.75)
+        assert facts.raw_mean == pytest.approx(mean, abs=1e-3)
+        assert refusal(facts.problems, "the mean ratio over held-out") == (mean < 0.75)
 
 
 def test_range_wider_than_the_labels_ends_in_a_verdict_on_what_is_near(known_ratio, tmp_path):

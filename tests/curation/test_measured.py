@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from cgankd.curation.metrics.fidelity import frechet_distance
-from cgankd.curation.metrics.measured import Judge, MeasureConfig, Metric, measure
+from cgankd.curation.metrics import Judge, MeasureConfig, Metric, measure
+from cgankd.curation.metrics.fidelity import frechet_distance, label_score
 from cgankd.curation.metrics.metrics import (
-    agreement_metric,
-    calibration_metric,
-    duplicate_metric,
-    effective_sample_metric,
+    agreement,
+    confidence_gap,
+    confidences,
+    duplicate_rate,
+    effective_sample_share,
     feature_metrics,
-    label_score_metric,
     learned_predictions,
-    vendi_metric,
+    vendi_score,
 )
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels
@@ -48,7 +48,9 @@ def test_windows_slide_along_a_continuous_label():
     labels = np.array([-60.0, -50, 0, 1, 2, 60])
     told = labels + np.array([1.0, 3, 0, 2, 4, 6])
     config = MeasureConfig(resamples=0, windows=3, window_width=2.0)
-    rows = measure(label_score_metric(told, labels), labels, None, ANGLES, JUDGE, config)
+    rows = measure(
+        Metric.alone("label_score", label_score, told, labels), labels, None, ANGLES, JUDGE, config
+    )
     assert [r.kind for r in rows] == ["all"] + 4 * ["group"] + 3 * ["window"]
     windows = [r for r in rows if r.kind == "window"]
     assert [(r.label, r.place, r.samples, r.value) for r in windows] == [
@@ -81,7 +83,13 @@ def test_interval_of_a_mean_covers_it_as_often_as_it_says():
     for seed in range(200):
         told = np.random.default_rng(seed).integers(0, 2, 300)
         [row, *_] = measure(
-            agreement_metric(told, labels), labels, None, CLASSES, JUDGE, config, seed
+            Metric.alone("agreement", agreement, told, labels),
+            labels,
+            None,
+            CLASSES,
+            JUDGE,
+            config,
+            seed,
         )
         assert row.interval is not None
         assert row.warning is None
@@ -112,12 +120,13 @@ def test_every_metric_can_be_measured():
     features, real = random.normal(size=(90, 4)), random.normal(size=(80, 4))
     labels, real_labels = np.arange(90) % 3, np.arange(80) % 3
     logits = random.normal(size=(90, 3))
+    components = np.r_[0, 1, 2, 0, np.arange(4, 90)]
     alone = (
-        vendi_metric(features),
-        agreement_metric(logits.argmax(1), labels),
-        calibration_metric(logits, labels),
-        duplicate_metric(np.r_[0, 1, 2, 0, np.arange(4, 90)]),
-        effective_sample_metric(random.random(90)),
+        Metric.alone("vendi", vendi_score, features, halves=False),
+        Metric.alone("agreement", agreement, logits.argmax(1), labels),
+        Metric.alone("calibration_error", confidence_gap, *confidences(logits, labels)),
+        Metric.alone("duplicate_rate", duplicate_rate, components, halves=False),
+        Metric.alone("effective_sample", effective_sample_share, random.random(90)),
     )
     config = MeasureConfig(resamples=3)
     rows = [r for m in alone for r in measure(m, labels, None, CLASSES, JUDGE, config)]
@@ -136,7 +145,7 @@ def test_error_of_a_metric_names_the_label():
     features = np.random.default_rng(4).normal(size=(20, 2))
     features[15] = np.nan
     labels = np.repeat([0, 1], 10)
-    vendi = vendi_metric(features).of
+    vendi = Metric.alone("vendi", vendi_score, features).of
     bad = Metric(("vendi",), lambda a, b: vendi(a, b) if a[0] >= 10 else [1.0])
     with pytest.raises(BadInput, match=r"^b: Vendi score: the first features are \[10, 2\]"):
         measure(bad, labels, None, CLASSES, JUDGE, PLAIN)
@@ -146,7 +155,7 @@ def test_empty_set_is_refused():
     """With what to look at."""
     none = np.zeros(0, np.int64)
     with pytest.raises(BadInput, match="why nothing was kept"):
-        measure(agreement_metric(none, none), none, None, CLASSES, JUDGE, PLAIN)
+        measure(Metric.alone("agreement", agreement, none, none), none, None, CLASSES, JUDGE, PLAIN)
 
 
 def test_net_that_selected_may_not_judge():
@@ -167,7 +176,9 @@ def test_learner_sees_generated_samples_and_answers_for_real_ones():
 
     told = learned_predictions(learn, pixels, np.array([0, 0, 1, 1]), validation)
     truth = np.array([0, 1, 0, 1])
-    [row, *_] = measure(agreement_metric(told, truth), truth, None, CLASSES, JUDGE, PLAIN)
+    [row, *_] = measure(
+        Metric.alone("agreement", agreement, told, truth), truth, None, CLASSES, JUDGE, PLAIN
+    )
     assert row.value == 0.75
 
 

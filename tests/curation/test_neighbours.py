@@ -5,6 +5,13 @@ import sys
 import numpy as np
 import pytest
 
+from cgankd.curation.neighbours import (
+    Neighbours,
+    Thresholds,
+    all_but_best,
+    components,
+    spanning_pairs,
+)
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
 from cgankd.curation.neighbours.search import (
     ONE,
@@ -17,13 +24,6 @@ from cgankd.curation.neighbours.search import (
     nearest_others,
     similarities,
     upper_quantile,
-)
-from cgankd.curation.neighbours.table import (
-    Neighbours,
-    Thresholds,
-    all_but_best,
-    components,
-    spanning_pairs,
 )
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
@@ -83,9 +83,9 @@ def test_nearest_images_are_those_of_a_loop_over_the_label():
     space = FeatureSpace.fitted(real.features[:300], real.labels[:300])
     for row in range(0, 900, 7):
         own = np.flatnonzero(real.labels == labels[row])
-        centre = real.features[own[own < 300]].mean(0)
-        place = space.coordinates(features[row : row + 1].astype(np.float16), centre)[0]
-        others = space.coordinates(real.features[own], centre)
+        about = space.about(real.features[own[own < 300]])
+        place = about.coordinates(features[row : row + 1].astype(np.float16))[0]
+        others = about.coordinates(real.features[own])
         cosine = others @ place / np.linalg.norm(others, axis=1) / np.linalg.norm(place)
         for name, some in (("nearest_real", own < 300), ("nearest_validation", own >= 300)):
             best = cosine[some].max()
@@ -99,7 +99,7 @@ def test_pooled_covariance_becomes_the_identity():
     """Inside labels whitened features have unit covariance, by NumPy."""
     _, _, real = pool(reals=3000)
     space = FeatureSpace.fitted(real.features, real.labels)
-    parts = [space.coordinates(real.features[real.labels == g], 0.0) for g in range(3)]
+    parts = [space.coordinates(real.features[real.labels == g]) for g in range(3)]
     inside = np.concatenate([part - part.mean(0) for part in parts])
     assert np.allclose(inside.T @ inside / len(inside), np.eye(16), atol=0.03)
 
@@ -273,7 +273,7 @@ def test_tables_hold_what_a_policy_needs():
     assert {"key_a": 310, "key_b": None, "real_id": 1, "split": "train"}.items() <= next(
         row.items() for row in rows if row["key_a"] == 310 and row["split"] == "train"
     )
-    stored = Thresholds.from_json(neighbours.thresholds.as_json())
+    stored = Thresholds.model_validate(neighbours.thresholds.model_dump(mode="json"))
     again = Neighbours.from_tables(neighbours.columns(), table, stored)
     scores = scores_of(neighbours, labels)
     before, after = (decided(scores, ALL, some) for some in (neighbours, again))
@@ -281,7 +281,10 @@ def test_tables_hold_what_a_policy_needs():
     assert (
         before.fitted
         == after.fitted
-        == {name: stored.as_json()[name] for name in ("memorised", "outliers", "duplicates")}
+        == {
+            name: stored.model_dump(mode="json")[name]
+            for name in ("memorised", "outliers", "duplicates")
+        }
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cgankd.curation.metrics.fidelity import frechet_distance, kernel_distance, overlap
-from cgankd.curation.metrics.metrics import calibration_error, vendi_score
+from cgankd.curation.metrics.metrics import confidence_gap, confidences, vendi_score
 
 REFERENCE = json.loads((Path(__file__).parent / "reference_metrics.json").read_text("utf-8"))
 
@@ -34,7 +34,7 @@ def measured() -> dict[str, float]:
         "vendi": vendi_score(generated),
         "kid": kernel_distance(generated, real[:300]),
         "fid": frechet_distance(generated, real),
-        "calibration_error": calibration_error(arrays["logits"], arrays["labels"]),
+        "calibration_error": confidence_gap(*confidences(arrays["logits"], arrays["labels"])),
     }
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import KEPT, REASONS, select
@@ -72,7 +72,9 @@ def alike(table, pairs):
         key_a=a,
         key_b=b,
         similarity=np.ones(len(a), np.float32),
-        thresholds=Thresholds(*(dict.fromkeys(groups, 0.9) for _ in range(5))),
+        thresholds=Thresholds(
+            **{name: dict.fromkeys(groups, 0.9) for name in Thresholds.model_fields}
+        ),
     )
 
 

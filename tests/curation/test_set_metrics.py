@@ -13,12 +13,13 @@ from cgankd.curation.metrics.fidelity import (
 )
 from cgankd.curation.metrics.metrics import (
     agreement,
-    calibration_error,
+    confidence_gap,
+    confidences,
     duplicate_rate,
     effective_sample_size,
     vendi_score,
 )
-from cgankd.curation.neighbours.table import components
+from cgankd.curation.neighbours import components
 from cgankd.shardset.errors import BadInput
 
 
@@ -130,7 +131,7 @@ def test_calibration_error_by_hand():
     """Two sure answers of which one is wrong, and two at ¾ that are right."""
     sure, three_quarters = [100.0, 0.0], [np.log(3), 0.0]
     logits = np.array([sure, sure, three_quarters, three_quarters])
-    found = calibration_error(logits, np.array([0, 1, 0, 0]))
+    found = confidence_gap(*confidences(logits, np.array([0, 1, 0, 0])))
     assert found == pytest.approx(0.5 * 0.5 + 0.5 * 0.25)
 
 
@@ -172,4 +173,4 @@ def test_numbers_that_do_not_fit_are_refused():
     with pytest.raises(BadInput, match="expected one for each"):
         agreement(np.zeros(2), np.zeros(3))
     with pytest.raises(BadInput, match="all finite"):
-        calibration_error(np.full((2, 3), np.nan), np.zeros(2, int))
+        confidence_gap(*confidences(np.full((2, 3), np.nan), np.zeros(2, int)))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from cgankd.app.console import Console
 from cgankd.app.review.state import matching
-from cgankd.curation.neighbours.table import Neighbours, Thresholds
+from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.reviews import NONE
 from cgankd.shardset.tables import write_table
@@ -45,7 +45,7 @@ def write_neighbours(run, plan, space):
     write_table(
         run / "neighbours.parquet",
         found.table(space.group_of(labels)),
-        {"thresholds": found.thresholds.as_json()},
+        {"thresholds": found.thresholds.model_dump(mode="json")},
     )
     write_table(run / "neighbours" / "columns.parquet", found.columns())
 
