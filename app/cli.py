@@ -391,7 +391,10 @@ def train_student(
     out: Annotated[Path, typer.Option(help="Where model.safetensors goes.")],
     real: Annotated[str, typer.Option(help="Source of real images, or none.")] = "none",
     method: Annotated[
-        str, typer.Option(help="labels, hinton, or a method of the recipe.")
+        str,
+        typer.Option(
+            help="labels, or a distillation: a kind, such as hinton, or one that the recipe sets."
+        ),
     ] = "labels",
     set_: SetOption = [],
     seed: Annotated[int, typer.Option(help="Initialisation and order.")] = 0,

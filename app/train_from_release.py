@@ -65,7 +65,7 @@ def train(
     `dataset` is a release folder or `user/name[@v1.2.0]`; it is pinned to a commit and verified
     first. `real` adds the same split of a source's training images; a source whose training part
     holds the release's test images is refused. `method` is `labels`, or a distillation method
-    from the teacher logits that the release carries: `hinton`, or one the recipe sets. Killed and
+    from the teacher logits that the release carries: a kind, or one the recipe sets. Killed and
     run again, it continues from its checkpoint.
     """
     if (out / "model.safetensors").exists():
