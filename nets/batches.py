@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -16,9 +17,9 @@ from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.release.streamed import Stream
 
+Augmentation = Literal["none", "flip", "shift", "shift-flip"]
 # Steps are prepared in blocks of about this size: indices, pixels and augmentation of many small
 # batches at once cost little more than those of one, and a block stays within the cache.
-Augmentation = Literal["none", "flip", "shift", "shift-flip"]
 BLOCK_BYTES = 4 << 20
 CPU = torch.device("cpu")
 
@@ -105,23 +106,16 @@ class Batches:
             )
         stored = distil and not asks
         generated = _generated_per_batch(data, batch, generated_fraction)
-        self._sets: list[_Set | _Streamed] = [
-            _Set(name, *columns, space=space, stored=stored, batch=part, seed=seed, device=device)
-            for name, part, columns in (
-                ("real", batch - generated, (data.real_pixels, data.real_labels, data.real_logits)),
-                (
-                    "generated",
-                    generated,
-                    (data.generated_pixels, data.generated_labels, data.generated_logits),
-                ),
-            )
-            if part and (name == "real" or data.generated_stream is None)
-        ]
+        self._sets: list[_Set | _Streamed] = []
+        set_of = partial(_Set, space=space, stored=stored, seed=seed, device=device)
+        if real := batch - generated:
+            columns = (data.real_pixels, data.real_labels, data.real_logits)
+            self._sets.append(set_of("real", *columns, batch=real))
         if generated and data.generated_stream is not None:
-            stream = data.generated_stream
-            self._sets.append(
-                _Streamed(stream, space=space, stored=stored, batch=generated, device=device)
-            )
+            self._sets.append(_Streamed(data.generated_stream, generated, space, stored, device))
+        elif generated:
+            columns = (data.generated_pixels, data.generated_labels, data.generated_logits)
+            self._sets.append(set_of("generated", *columns, batch=generated))
         shapes = {part.image_shape for part in self._sets}
         if len(shapes) > 1:
             raise BadInput(f"real and generated images differ in shape [c, h, w]: {sorted(shapes)}")
@@ -222,38 +216,30 @@ class _Set:
         return self._epoch[1]
 
 
+@dataclass(frozen=True)
 class _Streamed:
     """A stream and how much of every batch it fills."""
 
-    def __init__(
-        self,
-        stream: Stream,
-        *,
-        space: LabelSpace,
-        stored: bool,
-        batch: int,
-        device: torch.device,
-    ) -> None:
-        self._stream = stream
-        self._space = space
-        self._stored = stored
-        self._batch = batch
-        self._device = device
+    stream: Stream
+    batch: int
+    space: LabelSpace
+    stored: bool  # whether the teacher's stored logits are asked for
+    device: torch.device
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Channels, height and width."""
-        return self._stream.image_shape
+        return self.stream.image_shape
 
     def rows(self, start: int, steps: int) -> list[torch.Tensor]:
         """Pixels `[steps, batch, c, h, w]`, targets `[steps, batch]` and logits of these steps."""
-        pixels, rows = self._stream.rows(start * self._batch, (start + steps) * self._batch)
-        logits = rows.logits if self._stored else np.empty((len(pixels), 0), np.float32)
+        pixels, rows = self.stream.rows(start * self.batch, (start + steps) * self.batch)
+        logits = rows.logits if self.stored else np.empty((len(pixels), 0), np.float32)
         if logits is None:
             raise BadInput("distillation needs stored teacher logits, and the stream has none")
         return [
-            _tensor(column).to(self._device).unflatten(0, (steps, self._batch))
-            for column in (pixels, self._space.targets(rows.labels), logits)
+            _tensor(column).to(self.device).unflatten(0, (steps, self.batch))
+            for column in (pixels, self.space.targets(rows.labels), logits)
         ]
 
 
