@@ -138,13 +138,13 @@ def _forward(job: ScoreJob, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
             images, count = batch[0].to(device), batch[1]
             outputs.append(teacher(images)[:count].float())
             if model is not None:
-                own = torch.zeros(job.batch, dtype=labels.dtype)
-                own[:count] = labels[start : start + count]
-                ratios.append(model.ratios(images, own)[:count])
+                padded = torch.zeros(job.batch, dtype=labels.dtype)
+                padded[:count] = labels[start : start + count]
+                ratios.append(model.ratios(images, padded)[:count])
             start += count
-        found = torch.cat(outputs).cpu().numpy()
+        teacher_outputs = torch.cat(outputs).cpu().numpy()
         ratio = torch.cat(ratios).cpu().numpy() if ratios else np.ones(start, dtype=np.float32)
-    return found, ratio
+    return teacher_outputs, ratio
 
 
 def _image_batches(job: ScoreJob, rows: pa.Table) -> Iterator[tuple[torch.Tensor, int]]:

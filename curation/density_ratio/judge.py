@@ -276,8 +276,8 @@ def log_means(logs: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """
     means = np.zeros((*logs.shape[:-1], groups))
     for one in np.unique(group):
-        chosen = logs[..., group == one]
-        means[..., one] = np.logaddexp.reduce(chosen, axis=-1) - np.log(chosen.shape[-1])
+        of_group = logs[..., group == one]
+        means[..., one] = np.logaddexp.reduce(of_group, axis=-1) - np.log(of_group.shape[-1])
     return np.where(np.isneginf(means), 0.0, means)
 
 

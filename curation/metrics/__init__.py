@@ -110,15 +110,15 @@ def measure(
     """
     if len(labels) == 0:
         raise BadInput(f"{metric.names[0]}: the set is empty; look at why nothing was kept")
-    found: list[Measured] = []
-    for index, (kind, place, label, own, reference) in enumerate(
+    numbers: list[Measured] = []
+    for index, (kind, place, label, sides) in enumerate(
         _places(labels, reference_labels, space, config)
     ):
         random = np.random.default_rng([seed, index])
         if metric.all_pairs:
-            own, reference = (_drawn(rows, config.most, random) for rows in (own, reference))
-        sides = (own,) if reference_labels is None else (own, reference)
-        sizes = [len(side) for side in sides]
+            sides = tuple(_drawn(rows, config.most, random) for rows in sides)
+        # Without a reference, the side that stands for it is empty and does not count.
+        sizes = [len(rows) for rows in sides[: 1 if reference_labels is None else 2]]
         warning = None
         values = np.full(len(metric.names), np.nan)
         spread = None
@@ -126,30 +126,39 @@ def measure(
             warning = f"{_counted(sizes)}; at least {metric.least} are needed"
         else:
             try:
-                values[:] = metric.of(own, reference)
+                values[:] = metric.of(*sides)
             except BadInput as problem:
                 raise BadInput(f"{place}: {problem}") from problem
             if min(sizes) < config.small:
                 warning = f"{_counted(sizes)}; below {config.small} a value is uncertain"
             if metric.halves and config.resamples > 1 and min(sizes) // 2 >= metric.least:
                 halves = [
-                    metric.of(*(_drawn(rows, len(rows) // 2, random) for rows in (own, reference)))
+                    metric.of(*(_drawn(rows, len(rows) // 2, random) for rows in sides))
                     for _ in range(config.resamples)
                 ]
                 spread = 1.96 * np.std(halves, axis=0, ddof=1)
-        references = None if reference_labels is None else len(reference)
+        references = None if reference_labels is None else sizes[1]
         for i, (name, value) in enumerate(zip(metric.names, values.tolist(), strict=True)):
             half_width = None if spread is None else spread[i].item()
             around = None if half_width is None else (value - half_width, value + half_width)
-            found.append(
+            numbers.append(
                 Measured(
-                    name, kind, place, label, value, around, warning, len(own), references, judge
+                    metric=name,
+                    kind=kind,
+                    place=place,
+                    label=label,
+                    value=value,
+                    interval=around,
+                    warning=warning,
+                    samples=sizes[0],
+                    references=references,
+                    judge=judge,
                 )
             )
-    return tuple(found)
+    return tuple(numbers)
 
 
-Place = tuple[Literal["all", "group", "window"], str, float | None, np.ndarray, np.ndarray]
+Place = tuple[Literal["all", "group", "window"], str, float | None, tuple[np.ndarray, ...]]
 
 
 def _places(
@@ -158,21 +167,18 @@ def _places(
     space: LabelSpace,
     config: MeasureConfig,
 ) -> Iterator[Place]:
-    """Every place with its rows of both sets, ascending."""
+    """Every place with its rows of the set and of the reference, each ascending."""
     other = labels[:0] if reference_labels is None else reference_labels
-    yield "all", "all", None, np.arange(len(labels)), np.arange(len(other))
-    groups, other_groups = space.group_of(labels), space.group_of(other)
+    yield "all", "all", None, (np.arange(len(labels)), np.arange(len(other)))
+    both_groups = space.group_of(labels), space.group_of(other)
     for group, name in enumerate(space.group_names):
-        own, reference = (np.flatnonzero(g == group) for g in (groups, other_groups))
-        yield "group", name, float(group), own, reference
+        yield "group", name, float(group), tuple(np.flatnonzero(g == group) for g in both_groups)
     if isinstance(space, ContinuousLabels):
         # Windows that slide over the range: SFID and Label Score of CcGAN (arXiv 2011.07379).
         reach = config.window_width * space.span / space.groups / 2
         for centre in np.linspace(space.low, space.high, config.windows).tolist():
-            own, reference = (
-                np.flatnonzero(np.abs(values - centre) <= reach) for values in (labels, other)
-            )
-            yield "window", space.display(centre), centre, own, reference
+            near = (np.flatnonzero(np.abs(values - centre) <= reach) for values in (labels, other))
+            yield "window", space.display(centre), centre, tuple(near)
 
 
 def _drawn(rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:

@@ -78,20 +78,20 @@ def squared_distances(
     step = max(1, BLOCK // len(other))
     for start in range(0, len(one), step):
         rows = np.arange(start, min(start + step, len(one)))
-        found = one[rows] @ other.T
-        found *= -2
-        found += one_squares[rows, None]
-        found += other_squares
-        found[found < rounding] = 0.0
-        yield rows, found
+        distances = one[rows] @ other.T
+        distances *= -2
+        distances += one_squares[rows, None]
+        distances += other_squares
+        distances[distances < rounding] = 0.0
+        yield rows, distances
 
 
 def squared_radii(features: np.ndarray, k: int) -> np.ndarray:
     """The squared distance float64 `[n]` of every row of `[n > k, d]` to its k-th nearest other."""
     radii = np.empty(len(features))
-    for rows, found in squared_distances(features, features):
-        found[np.arange(len(rows)), rows] = np.inf
-        radii[rows] = np.partition(found, k - 1, axis=1)[:, k - 1]
+    for rows, distances in squared_distances(features, features):
+        distances[np.arange(len(rows)), rows] = np.inf
+        radii[rows] = np.partition(distances, k - 1, axis=1)[:, k - 1]
     return radii
 
 
@@ -103,8 +103,9 @@ def kernel_distance(generated: np.ndarray, real: np.ndarray) -> float:
     are not finite.
     """
     check_features("kernel distance", generated, real, least=2)
-    own, other = generated.astype(np.float64), real.astype(np.float64)
-    return _mean_within(own) + _mean_within(other) - 2 * _sum(own, other) / len(own) / len(other)
+    generated, real = generated.astype(np.float64), real.astype(np.float64)
+    between = _sum(generated, real) / len(generated) / len(real)
+    return _mean_within(generated) + _mean_within(real) - 2 * between
 
 
 def _mean_within(features: np.ndarray) -> float:
@@ -157,12 +158,12 @@ def overlap(generated: np.ndarray, real: np.ndarray, k: int = 5) -> Overlap:
     balls = 0
     within = np.empty(len(generated), bool)
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    for rows, found in squared_distances(generated, real):
-        inside = found < real_radii
+    for rows, distances in squared_distances(generated, real):
+        inside = distances < real_radii
         balls += int(inside.sum())
         within[rows] = inside.any(1)
         covered |= inside.any(0)
-        recalled |= (found < radii[rows, None]).any(0)
+        recalled |= (distances < radii[rows, None]).any(0)
     return Overlap(
         precision=float(within.mean()),
         recall=float(recalled.mean()),
@@ -179,8 +180,8 @@ def authenticity(generated: np.ndarray, real: np.ndarray) -> float:
     for copies. `BadInput` for fewer than 2 samples or features that are not finite.
     """
     check_features("authenticity", generated, real, least=2)
-    own = squared_radii(real, 1)
+    real_radii = squared_radii(real, 1)
     authentic = 0
-    for _, found in squared_distances(generated, real):
-        authentic += int((found.min(1) > own[found.argmin(1)]).sum())
+    for _, distances in squared_distances(generated, real):
+        authentic += int((distances.min(1) > real_radii[distances.argmin(1)]).sum())
     return authentic / len(generated)

@@ -84,15 +84,15 @@ def two_sample_by_label(
     """
     rows: dict[str, dict[int, TwoSample]] = {name: {} for name in sets}
     for group in np.unique(real_groups).tolist():
-        own = real[real_groups == group]
+        reals = real[real_groups == group]
         members = {name: np.flatnonzero(groups == group) for name, (_, groups) in sets.items()}
-        size = min(len(found) for found in members.values())
-        if min(size, len(own)) < LEAST:
+        size = min(len(candidates) for candidates in members.values())
+        if min(size, len(reals)) < LEAST:
             continue
-        for name, found in members.items():
+        for name, candidates in members.items():
             random = np.random.default_rng([seed, group])
-            chosen = np.sort(random.choice(found, size, replace=False))
-            rows[name][group] = two_sample_test(own, sets[name][0][chosen], seed=seed)
+            thinned = np.sort(random.choice(candidates, size, replace=False))
+            rows[name][group] = two_sample_test(reals, sets[name][0][thinned], seed=seed)
     if not all(rows.values()) or not rows:
         raise BadInput(
             f"two-sample check: no label has {LEAST} samples among the reals and in each of "

@@ -109,7 +109,7 @@ def find_neighbours(
     }
     thresholds = _calibrated(real, train_groups, groups, centred, config, reach)
     count = len(key)
-    found: dict[str, np.ndarray] = {
+    columns: dict[str, np.ndarray] = {
         "nearest_real_id": np.full(count, -1, np.int64),
         "nearest_real_similarity": np.full(count, np.nan, np.float32),
         "nearest_validation_id": np.full(count, -1, np.int64),
@@ -124,7 +124,7 @@ def find_neighbours(
         place = centred[group].coordinates(_read(features, np.r_[rows, after], key))
         vectors = as_vectors(place)
         far = np.linalg.norm(place[: len(rows)], axis=1)
-        found["outlier"][rows] = far / thresholds.centre_distance[group]
+        columns["outlier"][rows] = far / thresholds.centre_distance[group]
         del place
         ids = _within(real_groups, group, reach)
         for name, some in (
@@ -134,8 +134,8 @@ def find_neighbours(
             if some.size:
                 base = as_vectors(centred[group].coordinates(real.features[some]))
                 at, product = nearest(vectors[: len(rows)], base, config.exact_up_to)
-                found[f"{name}_id"][rows] = some[at]
-                found[f"{name}_similarity"][rows] = similarities(product)
+                columns[f"{name}_id"][rows] = some[at]
+                columns[f"{name}_similarity"][rows] = similarities(product)
         return _pairs(np.r_[rows, after], len(rows), vectors, thresholds.loosest[group], config)
 
     pairs = each_on_a_core(of_label, present)
@@ -143,7 +143,7 @@ def find_neighbours(
     order = np.lexsort((b, a))
     return Neighbours(
         key=key,
-        **found,
+        **columns,
         key_a=key[a[order]],
         key_b=key[b[order]],
         similarity=similarity[order],
@@ -208,7 +208,7 @@ def _calibrated(
 
 
 def _pairs(
-    rows: np.ndarray, own: int, vectors: np.ndarray, loosest: float, config: NeighbourConfig
+    rows: np.ndarray, queries: int, vectors: np.ndarray, loosest: float, config: NeighbourConfig
 ) -> Pairs:
     """The pairs of pool rows that connect a label's near-duplicates, lower row first.
 
@@ -222,7 +222,7 @@ def _pairs(
     def blocks() -> Iterator[Pairs]:
         squares = np.einsum("nd,nd->n", vectors[copies], vectors[copies])
         yield first[copies], copies, similarities(squares)
-        within = near_pairs(vectors[kept], int((kept < own).sum()), loosest, config.exact_up_to)
+        within = near_pairs(vectors[kept], int((kept < queries).sum()), loosest, config.exact_up_to)
         for a, b, product in within:
             yield kept[a], kept[b], similarities(product)
 
@@ -247,14 +247,14 @@ def _middle(values: np.ndarray) -> float:
 
 
 def _read(features: Features, rows: np.ndarray, key: np.ndarray) -> np.ndarray:
-    found = np.asarray(features[rows])
-    wrong = rows[~np.isfinite(found).all(1)]
+    read = np.asarray(features[rows])
+    wrong = rows[~np.isfinite(read).all(1)]
     if wrong.size:
         raise BadInput(
             f"neighbours: the features of key {key[wrong[0]]} and {wrong.size - 1:,} more of its "
             "label are NaN or infinite; score again, or leave failed samples out"
         )
-    return found
+    return read
 
 
 def _check(key: np.ndarray, labels: np.ndarray, features: Features, real: RealFeatures) -> None:

@@ -56,10 +56,10 @@ def describe_shard(job: FeatureJob) -> str:
     device = torch.device(job.device)
     net, precision = selecting_net(job.ratio_folder, job.ratio_sha256, device)
     with threads(job.threads):
-        found = short_features(net, pixels, device=device, precision=precision, batch=job.batch)
-    found[~pc.equal(rows["status"], "ok").to_numpy()] = np.nan
+        features = short_features(net, pixels, device=device, precision=precision, batch=job.batch)
+    features[~pc.equal(rows["status"], "ok").to_numpy()] = np.nan
     with atomic_path(path) as partial, open(partial, "wb") as file:
-        np.save(file, found, allow_pickle=False)
+        np.save(file, features, allow_pickle=False)
     digest = sha256_file(path)
     write_json(marker, {"fingerprint": origin, "sha256": digest})
     return digest
@@ -82,12 +82,12 @@ def short_features(
     Of longer ones, Gaussian mixtures that are the same each time: they keep distances (Johnson &
     Lindenstrauss, 1984).
     """
-    found = features_of(net, pixels, device=device, precision=precision, batch=batch)
-    if found.shape[1] > MOST:
-        mixtures = np.random.default_rng(0).standard_normal((found.shape[1], MOST), np.float32)
-        found = found @ (mixtures / np.float32(MOST**0.5))
+    features = features_of(net, pixels, device=device, precision=precision, batch=batch)
+    if features.shape[1] > MOST:
+        mixtures = np.random.default_rng(0).standard_normal((features.shape[1], MOST), np.float32)
+        features = features @ (mixtures / np.float32(MOST**0.5))
     with np.errstate(over="ignore"):  # infinite ones are refused where they are read
-        return found.astype(np.float16)
+        return features.astype(np.float16)
 
 
 class StoredFeatures:
@@ -116,12 +116,12 @@ class StoredFeatures:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Features float16 `[len(rows), d]`."""
         wanted = self._rows[rows]
-        found = np.empty((len(wanted), self._parts[0].shape[1]), np.float16)
+        features = np.empty((len(wanted), self._parts[0].shape[1]), np.float16)
         part = np.searchsorted(self._starts, wanted, side="right") - 1
         for index in np.unique(part).tolist():
-            own = part == index
-            found[own] = self._parts[index][wanted[own] - self._starts[index]]
-        return found
+            of_part = part == index
+            features[of_part] = self._parts[index][wanted[of_part] - self._starts[index]]
+        return features
 
 
 def array_name(index: int) -> str:

@@ -22,7 +22,7 @@ ROUNDING = 5e-4  # their similarity is 1 within this
 SHRINK = 0.01  # of the mean variance, added to each: the least directions are noise
 REALS_PER_COMPONENT = 10  # with fewer, reals look alike in directions fitted to them alone
 COMPONENTS = 128  # at most: time and memory grow with them, and features vary in fewer directions
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 ROWS = 1024  # queries that share an index of what comes after them
 MOST_PAIRS = 16_000_000  # in memory at once, however many there are
@@ -131,7 +131,7 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-def each_on_a_core(work: Callable[[int], Found], labels: Sequence[int]) -> list[Found]:
+def each_on_a_core(work: Callable[[int], Result], labels: Sequence[int]) -> list[Result]:
     """What `work` gives for each label, in their order, several at once where there are cores.
 
     A core a label: threads that share a small label wait for one another longer than they compute.
@@ -155,13 +155,13 @@ def nearest(queries: np.ndarray, base: np.ndarray, exact_up_to: int) -> tuple[An
     product float32 `[n]`. `base` has at least one row.
     """
     products, rows = _search(queries, base, 2, exact_up_to)
-    best, found = products[:, 0], rows[:, 0].copy()
+    best, row_of_best = products[:, 0], rows[:, 0].copy()
     tied = np.flatnonzero(products[:, -1] == best) if len(base) > 1 else np.empty(0, np.int64)
     step = max(MOST_PAIRS // len(base), 1)
     for start in range(0, len(tied), step):
         some = tied[start : start + step]
-        found[some] = (queries[some] @ base.T).argmax(1)
-    return found, best
+        row_of_best[some] = (queries[some] @ base.T).argmax(1)
+    return row_of_best, best
 
 
 def nearest_others(base: np.ndarray, queries: int, exact_up_to: int) -> np.ndarray:
@@ -190,13 +190,13 @@ def near_pairs(
             if faiss.get_num_gpus() > 0 and not approximate:
                 from faiss.contrib.exhaustive_search import range_search_gpu
 
-                limits, products, found = range_search_gpu(block, least, index, base[first:])
+                limits, products, others = range_search_gpu(block, least, index, base[first:])
             else:
-                limits, products, found = index.range_search(block, least)
+                limits, products, others = index.range_search(block, least)
             a = np.repeat(np.arange(low, low + len(block)), np.diff(limits.astype(np.int64)))
-            b = found.astype(np.int64) + first
-            own = b > a
-            yield a[own], b[own], products[own]
+            b = others.astype(np.int64) + first
+            ascending = b > a
+            yield a[ascending], b[ascending], products[ascending]
 
 
 def _search(

@@ -150,19 +150,19 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
 def _farthest(points: np.ndarray, count: int) -> np.ndarray:
     """The rows int64 `[count]` of farthest-first traversal, in the order of choice."""
     middle = _directions(points.sum(axis=0, keepdims=True))[0]
-    chosen = [int(np.argmax(points @ middle))]
-    # The similarity to the most similar of the chosen. It only ever grows: as long as a row of the
+    picked = [int(np.argmax(points @ middle))]
+    # The similarity to the most similar of the picks. It only ever grows: as long as a row of the
     # block is less similar than every row outside was at first, it is the least similar of all.
-    closest = points @ points[chosen[0]]
-    closest[chosen[0]] = TAKEN
-    while len(chosen) < count:
+    closest = points @ points[picked[0]]
+    closest[picked[0]] = TAKEN
+    while len(picked) < count:
         order = np.argsort(closest, kind="stable")
         block = np.sort(order[:BLOCK])
         outside = closest[order[BLOCK]] if len(order) > BLOCK else TAKEN
         inner = points[block] @ points[block].T
         similarity = closest[block]
         new: list[int] = []
-        while len(chosen) + len(new) < count:
+        while len(picked) + len(new) < count:
             pick = int(np.argmin(similarity))
             # The first pick of a block is the lowest key of all ties; a later tie with a row
             # outside may not be.
@@ -171,10 +171,10 @@ def _farthest(points: np.ndarray, count: int) -> np.ndarray:
             new.append(int(block[pick]))
             similarity = np.maximum(similarity, inner[pick])
             similarity[pick] = TAKEN
-        chosen += new
+        picked += new
         closest = np.maximum(closest, (points @ points[new].T).max(axis=1))
         closest[new] = TAKEN
-    return np.array(chosen)
+    return np.array(picked)
 
 
 def _central(points: np.ndarray, count: int) -> np.ndarray:
