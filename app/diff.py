@@ -23,7 +23,6 @@ SHOWN = 20  # keys on a console; all are in the JSON
 WIDTH = 40  # characters of a value on a console
 # Compared in another place, or hashes.
 NO_METRICS = ("policy", "scores", "neighbours", "groups", "labels")
-MEASURED = ("fidelity", "check")  # facts of a release that are figures
 SECTIONS = ("space", "columns", "policy", "recipe", "weights", "metrics", "lineage")
 
 
@@ -122,27 +121,27 @@ def _sections_of_run(samples: Samples, selection: str) -> dict[str, Any]:
 
 
 def _sections_of_release(samples: Samples, selection: str) -> dict[str, Any]:
-    facts, report = samples.release.manifest.facts, samples.path / REPORT
+    lineage, report = samples.release.manifest.lineage, samples.path / REPORT
+    facts = lineage.plain()
     metrics = {
         **_without(samples.curation(selection), *NO_METRICS),
-        **{name: facts.get(name) for name in MEASURED},
         "report": read_json(report) if report.is_file() else None,
     }
-    if isinstance(check := facts.get("check"), dict):
-        metrics["check"] = {**check, "metrics": _by(check.get("metrics"), "metric", "split")}
-    lineage = _without(facts, "policy", "recipe", "weights", *MEASURED)
-    lineage["stages"] = _by(facts.get("stages"), "step")
+    if check := facts["check"]:
+        metrics["check"] = {**check, "metrics": _by(check["metrics"], "metric", "split")}
+    origin = _without(facts, "policy", "recipe", "weights", "check")
+    origin["stages"] = _by(facts["stages"], "step")
     # Thousands of salted hashes: the set's fingerprint and the split's seed stand for them.
-    lineage["real"] = _without(facts.get("real", {}), "hashes", "salt")
+    origin["real"] = _without(facts["real"] or {}, "hashes", "salt")
     schema = pq.read_schema(samples.score_files()[0])
     return {
         "columns": {field.name: str(field.type) for field in schema},
-        "policy": current_names(facts.get("policy", {}))[0],
+        "policy": current_names(lineage.policy or {})[0],
         # The selection's own policy, above, is the one that was followed.
-        "recipe": _without(facts.get("recipe", {}), "policy"),
-        "weights": facts.get("weights", {}),
+        "recipe": _without(lineage.recipe or {}, "policy"),
+        "weights": facts["weights"] or {},
         "metrics": metrics,
-        "lineage": lineage,
+        "lineage": origin,
     }
 
 

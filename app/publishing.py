@@ -23,7 +23,7 @@ from cgankd.shardset.hub.publish import (
 )
 from cgankd.shardset.hub.read import copy_release, link_or_copy, opened
 from cgankd.shardset.release.card import LICENSE, rendered, yaml_text
-from cgankd.shardset.release.manifest import CARD, MANIFEST, Manifest, Weights, read_manifest
+from cgankd.shardset.release.manifest import CARD, MANIFEST, Manifest, read_manifest
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.release.versions import FIRST, numbers_of
 
@@ -165,19 +165,17 @@ def _publishable(folder: Path, version: str | None, allow_failures: bool) -> Man
         )
     if problems := verify_release(folder):
         raise ReleaseError(f"{folder}: {problems[0]}; not published")
-    check = manifest.facts.get("check")
-    failures = check.get("failures") if isinstance(check, Mapping) else None
     if allow_failures:
         return manifest
-    if failures is None:
+    if manifest.lineage.check is None:
         raise CheckFailed(
             f"{folder}: its selection was never checked for copies of training images; run "
             "`cgankd check` and `cgankd release` on its run, or publish it all the same with "
             "--allow-failures"
         )
-    if failures:
+    if failures := manifest.lineage.check.failures:
         raise CheckFailed(
-            f"{folder}: its selection failed its check ({' '.join(map(str, failures))}); select "
+            f"{folder}: its selection failed its check ({' '.join(failures)}); select "
             "again, or publish it all the same with --allow-failures"
         )
     return manifest
@@ -203,7 +201,7 @@ def _generator_files(
         return {}
     if hub_id(repo_id).revision is not None:
         raise BadInput(f"--generator-repo {repo_id}: leave out the version, it is the release's")
-    named = manifest.facts.get("generator_repo")
+    named = manifest.lineage.generator_repo
     if named != repo_id:
         raise BadInput(
             f"--generator-repo {repo_id}: the release names {named or 'no such repository'}; a "
@@ -213,7 +211,7 @@ def _generator_files(
     if missing:
         raise BadInput(f"--generator {folder}: it has no {' and no '.join(missing)}")
     files = {name: local_file(folder / name) for name in GENERATOR_FILES}
-    weights = manifest.part("weights", Weights)
+    weights = manifest.lineage.weights
     expected = None if weights is None else weights.generator
     if files["model.safetensors"].sha256 != expected:
         raise BadInput(

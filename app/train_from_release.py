@@ -20,7 +20,7 @@ from cgankd.shardset.hub.ids import release_at
 from cgankd.shardset.hub.read import Opened, opened
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.release.decoded import accepted_files, decoded_pixels, read_rows
-from cgankd.shardset.release.manifest import MANIFEST, Manifest, RealFacts, salted_hashes
+from cgankd.shardset.release.manifest import MANIFEST, Manifest, salted_hashes
 from cgankd.shardset.release.streamed import WINDOW_FILES, Stream, from_folder, from_hub
 from cgankd.shardset.release.tables import ACCEPTED
 from cgankd.shardset.sources.read import read_source
@@ -229,8 +229,8 @@ def default_cache() -> Path:
 
 
 def _recipe(manifest: Manifest, student: str, overrides: Sequence[str]) -> Recipe:
-    data = manifest.facts.get("recipe")
-    if not isinstance(data, dict):
+    data = manifest.lineage.recipe
+    if data is None:
         raise ReleaseError("the release's manifest holds no recipe to train students by")
     data = with_overrides(data, [f"student.training.network={student}", *overrides])
     return recipe_of(data, "of the release")
@@ -252,7 +252,7 @@ def _reals_for(manifest: Manifest, recipe: Recipe, source: str, shape: tuple[int
             f"{_in_short(manifest.space)}"
         )
     data = RealData(reals, split_reals(reals, recipe.budget, seed=recipe.seed))
-    real = manifest.part("real", RealFacts)
+    real = manifest.lineage.real
     if real is None or real.salt is None or "test" not in real.hashes:
         raise ReleaseError(
             "the release does not say which real images are its test images, so none can be mixed "

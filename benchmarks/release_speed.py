@@ -26,6 +26,7 @@ from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, write_plan
 from cgankd.shardset.pool.shards import PoolShardWriter
 from cgankd.shardset.release import tables as release_tables
 from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.manifest import Lineage
 from cgankd.shardset.tables import table_name, write_table
 
 CLASSES, SIZE, SHARD = 10, 32, 10_000
@@ -99,7 +100,7 @@ def seconds_of(root: Path, workers: int) -> float:
     out = root / "release"
     run = (root / "pool", root / "scores", root / "selection.parquet")
     start = time.perf_counter()
-    build_release(out, "v1.0.0", *run, {"space": SPACE}, False, workers=workers)
+    build_release(out, "v1.0.0", *run, SPACE, Lineage(), False, workers=workers)
     seconds = time.perf_counter() - start
     shutil.rmtree(out)
     return seconds

@@ -26,6 +26,7 @@ from cgankd.shardset.release.build import build_release
 from cgankd.shardset.release.decoded import decoded_pixels, read_rows
 from cgankd.shardset.release.streamed import Stream, from_folder
 from cgankd.shardset.testing import (
+    described,
     tiny_facts,
     tiny_plan,
     tiny_space,
@@ -80,7 +81,7 @@ def make_release(folder: Path, images: int) -> Path:
     write_tiny_selection(run / "selection.parquet", run / "scores")
     facts = tiny_facts(CLASSES)
     where = (run / "pool", run / "scores", run / "selection.parquet")
-    return build_release(folder, "v1.0.0", *where, facts, include_rejected=False).folder
+    return build_release(folder, "v1.0.0", *where, *described(facts), include_rejected=False).folder
 
 
 def one_round(

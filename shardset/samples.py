@@ -28,8 +28,6 @@ from cgankd.shardset.records import PoolFacts
 from cgankd.shardset.release.manifest import (
     CURATION,
     MANIFEST,
-    ProductionFacts,
-    Weights,
     read_manifest,
 )
 from cgankd.shardset.release.tables import SCORES
@@ -257,9 +255,8 @@ def _production_of_run(samples: Samples, rows: pa.Table) -> Production:
 
 def _production_of_release(samples: Samples, rows: pa.Table) -> Production:
     manifest = samples.release.manifest
+    made, weights = manifest.lineage.production, manifest.lineage.weights
     try:
-        made = manifest.part("production", ProductionFacts)
-        weights = manifest.part("weights", Weights)
         if made is None or weights is None:
             raise ValueError("no production" if made is None else "no weights")
         plan = Plan(
@@ -272,8 +269,8 @@ def _production_of_release(samples: Samples, rows: pa.Table) -> Production:
             precision=made.precision,
             rounds=_rounds(made.rounds, rows["condition"].to_pylist()),
         )
-    except (ReleaseError, ValueError) as error:  # ValueError: also what pydantic raises
-        what = " ".join(str(error).removeprefix(f"{MANIFEST}: ").split())[:200]
+    except ValueError as error:  # also what pydantic raises
+        what = " ".join(str(error).split())[:200]
         raise ReleaseError(
             f"{samples.spec}: {MANIFEST} does not say how its samples were produced ({what}); give "
             "the run folder, or release it again"
@@ -285,7 +282,7 @@ def _production_of_release(samples: Samples, rows: pa.Table) -> Production:
         generator_sha256=weights.generator,
         device=made.device,
         libraries=made.libraries,
-        generator_repo=manifest.facts.get("generator_repo"),
+        generator_repo=manifest.lineage.generator_repo,
         version=manifest.version,
     )
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
-from cgankd.shardset.files import write_json
+from cgankd.shardset.files import canonical_json, write_json
 from cgankd.shardset.identity import latents, pool_id, uniforms
 from cgankd.shardset.images import encode_png, pixel_sha256
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import PerLabel, Plan, make_plan, write_plan
 from cgankd.shardset.pool.shards import PoolShardWriter, marker_name
 from cgankd.shardset.release.build import ReleaseFacts, build_release
-from cgankd.shardset.release.manifest import write_pool_manifest
+from cgankd.shardset.release.manifest import Lineage, write_pool_manifest
 from cgankd.shardset.tables import read_numbered, table_name, write_table
 
 __all__ = [
     "FINGERPRINT",
+    "described",
     "tiny_continuous_plan",
     "tiny_continuous_space",
     "tiny_facts",
@@ -176,6 +178,13 @@ def tiny_facts(classes: int = 3, *, space: LabelSpace | None = None) -> dict[str
     }
 
 
+def described(facts: Mapping[str, Any]) -> tuple[LabelSpace, Lineage]:
+    """The label space among facts, and the lineage that the others are."""
+    space = TypeAdapter[LabelSpace](LabelSpace).validate_python(facts["space"])
+    lineage = {name: value for name, value in facts.items() if name != "space"}
+    return space, Lineage.model_validate_json(canonical_json(lineage))
+
+
 def write_tiny_release(
     out: Path,
     version: str = "v1.0.0",
@@ -197,6 +206,6 @@ def write_tiny_release(
         run / "pool",
         run / "scores",
         run / "selections" / "cgan-kd.parquet",
-        facts or tiny_facts(space=space),
+        *described(facts or tiny_facts(space=space)),
         include_rejected,
     )

@@ -229,12 +229,12 @@ def _open_release(samples: Samples, reviews: Path | None) -> Subject:
         key=table["key"].to_numpy(),
         original_label=table["original_label"].to_numpy(),
         scored=pc.equal(table["status"], "ok").to_numpy(),
-        facts={"version": manifest.version, **manifest.facts},
+        facts={"version": manifest.version, **manifest.lineage.plain()},
         reviews=reviews or path.with_name(f"reviews-{path.name}"),
     )
     return replace(
         subject,
-        ratio_problems=tuple(manifest.facts.get("ratio_problems") or ()),
+        ratio_problems=manifest.lineage.ratio_problems,
         selection=manifest.version,
         policy=_policy(samples.curation(manifest.version).get("policy")),
         notes=tuple(notes),

@@ -13,8 +13,10 @@ from cgankd.curation.policies import current_names
 from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, sha256_file
+from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.records import (
+    CheckSummary,
     GeneratorFacts,
     PoolFacts,
     RatioFacts,
@@ -30,6 +32,7 @@ from cgankd.shardset.release.build import (
 )
 from cgankd.shardset.release.exports import SUFFIX, build_wds
 from cgankd.shardset.release.manifest import (
+    Lineage,
     ProductionFacts,
     RealFacts,
     Weights,
@@ -76,7 +79,7 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
         built = release_facts(run.release / version)
         ctx.console.note(f"{version} was built before and is left as it is")
     else:
-        if lineage["license"] is None:
+        if lineage.license is None:
             ctx.console.note(
                 "the card says that the real set's licence is not stated; state it with --set "
                 "card.license=…, its citation with card.citation"
@@ -113,17 +116,26 @@ def build_where_changed(ctx: Context, selection: str = "cgan-kd") -> Facts:
     return build(ctx, None, selection, False)
 
 
-def _fields(ctx: Context, selection: str, lineage: Facts, include_rejected: bool) -> Facts:
+def _fields(ctx: Context, selection: str, lineage: Lineage, include_rejected: bool) -> Facts:
     """What makes a release another one: what is only stated of it does not."""
     fields: Facts = {
         "selection_sha256": ctx.run.read_facts(f"selections/{selection}", SelectionFacts).sha256,
         "include_rejected": include_rejected,
-        "lineage": {name: value for name, value in lineage.items() if name not in STATED},
+        "lineage": {**_made(lineage), "space": ctx.data.reals.space.model_dump(mode="json")},
     }
     fields["lineage"]["recipe"] = {
-        name: value for name, value in lineage["recipe"].items() if name not in ("card", "release")
+        name: value
+        for name, value in (lineage.recipe or {}).items()
+        if name not in ("card", "release")
     }
     return fields
+
+
+def _made(lineage: Lineage) -> Facts:
+    """The lineage without what is stated or measured later, which makes no release stale."""
+    later = (*STATED, "check", "recipe")
+    fields = lineage.model_dump(mode="json", exclude=set(later))
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
@@ -134,8 +146,8 @@ def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
 
 
 def _content(
-    ctx: Context, selection: str, lineage: Facts, include_rejected: bool
-) -> tuple[tuple[Path, Path, Path, Facts, bool], Facts | None]:
+    ctx: Context, selection: str, lineage: Lineage, include_rejected: bool
+) -> tuple[tuple[Path, Path, Path, LabelSpace, Lineage, bool], Facts | None]:
     """What a release is built of, and the report that goes with it."""
     run = ctx.run
     table = run.selections / f"{selection}.parquet"
@@ -146,9 +158,8 @@ def _content(
             f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
         )
     _require_newest_reviews(ctx, selection, table)
-    # What is stated or measured later may be in a release but need not: it makes none stale.
-    facts = {**lineage, "check": check_of(ctx, selection)}
-    given = (run.pool, run.scores, table, facts, include_rejected)
+    lineage = lineage.model_copy(update={"check": check_of(ctx, selection)})
+    given = (run.pool, run.scores, table, ctx.data.reals.space, lineage, include_rejected)
     return given, report_of(ctx, selection)
 
 
@@ -193,7 +204,7 @@ def _is_done(ctx: Context, stage: str, fields: Facts) -> bool:
         ) from stale
 
 
-def _was_finished(folder: Path, lineage: Facts, include_rejected: bool) -> bool:
+def _was_finished(folder: Path, lineage: Lineage, include_rejected: bool) -> bool:
     """Whether a folder without its marker is this very release: its run was killed between the two.
 
     A folder is whole where it is there at all. `BadInput` where it is another one.
@@ -201,10 +212,10 @@ def _was_finished(folder: Path, lineage: Facts, include_rejected: bool) -> bool:
     if not folder.is_dir():
         return False
     manifest = read_manifest(folder)
-    if any(manifest.rejected) != include_rejected or any(
-        canonical_json(manifest.facts.get(name)) != canonical_json(value)
-        for name, value in lineage.items()
-        if name not in (*STATED, "recipe", "space")
+    made = canonical_json(_made(lineage))
+    if (
+        any(manifest.rejected) != include_rejected
+        or canonical_json(_made(manifest.lineage)) != made
     ):
         raise BadInput(
             f"{folder} exists and a release never changes; choose a higher version, or remove that "
@@ -217,7 +228,7 @@ def _plain(facts: ReleaseFacts) -> Facts:
     return {**asdict(facts), "folder": str(facts.folder)}
 
 
-def check_of(ctx: Context, selection: str) -> Facts | None:
+def check_of(ctx: Context, selection: str) -> CheckSummary | None:
     """What `cgankd check` measured, where it was of this very selection."""
     path = ctx.run.check / "check.json"
     if not path.is_file():
@@ -226,7 +237,7 @@ def check_of(ctx: Context, selection: str) -> Facts | None:
     if checked.selection_sha256 != sha256_file(ctx.run.selections / f"{selection}.parquet"):
         ctx.console.note(f"{path} is of another selection and is left out of the release")
         return None
-    return checked.of_release().model_dump(mode="json")
+    return checked.of_release()
 
 
 def report_of(ctx: Context, selection: str) -> Facts | None:
@@ -243,7 +254,7 @@ def report_of(ctx: Context, selection: str) -> Facts | None:
     return plain
 
 
-def lineage_of(ctx: Context, selection: str) -> Facts:
+def lineage_of(ctx: Context, selection: str) -> Lineage:
     """What the manifest tells of a release's making: hashes, seeds, recipe, policy, real set.
 
     Nothing of clock, machine or place: a local path would say where somebody's images lie.
@@ -292,26 +303,24 @@ def lineage_of(ctx: Context, selection: str) -> Facts:
             for name, indices in parts.items()
         },
     )
-    return {
-        "name": recipe.name,
+    return Lineage(
+        name=recipe.name,
         **recipe.card.model_dump(),
-        "generator_repo": recipe.release.generator_repo,
-        "space": data.reals.space.model_dump(mode="json"),
-        "recipe": plain,
-        "policy": chosen_by["policy"],
-        # How many of each verdict: not whose.
-        **({"reviews": chosen_by["reviews"]} if "reviews" in chosen_by else {}),
-        "seeds": {"recipe": recipe.seed},
-        "normalisation": {
-            "mean": [round(float(v), 6) for v in values.mean(axis=(0, 2, 3))],
-            "std": [round(float(v), 6) for v in values.std(axis=(0, 2, 3))],
+        generator_repo=recipe.release.generator_repo,
+        recipe=plain,
+        policy=chosen_by["policy"],
+        reviews=chosen_by.get("reviews"),  # how many of each verdict: not whose
+        seeds={"recipe": recipe.seed},
+        normalisation={
+            "mean": tuple(round(float(v), 6) for v in values.mean(axis=(0, 2, 3))),
+            "std": tuple(round(float(v), 6) for v in values.std(axis=(0, 2, 3))),
         },
-        "weights": weights.model_dump(mode="json"),
-        "production": production.model_dump(mode="json"),
-        "stages": _stages(ctx, selection),
-        "ratio_problems": list(ratio.problems),
-        "real": real.model_dump(mode="json"),
-    }
+        weights=weights,
+        production=production,
+        stages=tuple(_stages(ctx, selection)),
+        ratio_problems=ratio.problems,
+        real=real,
+    )
 
 
 def _stages(ctx: Context, selection: str) -> list[Facts]:

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from cgankd.shardset.errors import BadInput, ReleaseError, RunBusy
 from cgankd.shardset.files import (
@@ -36,6 +35,7 @@ from cgankd.shardset.release.manifest import (
     SAMPLES,
     Changes,
     FileEntry,
+    Lineage,
     Manifest,
     read_manifest,
 )
@@ -93,7 +93,8 @@ def build_release(
     pool: Path,
     scores: Path,
     selection: Path,
-    facts: Mapping[str, Any],
+    space: LabelSpace,
+    lineage: Lineage,
     include_rejected: bool,
     *,
     report: Mapping[str, Any] | None = None,
@@ -102,12 +103,9 @@ def build_release(
 ) -> ReleaseFacts:
     """Builds `out/version` from a pool, its score tables and a selection table, all of it or none.
 
-    PNG bytes go from tar to Parquet undecoded, after every shard's hash was checked. `facts` goes
-    into the manifest as it is and must hold `space` (the label space) and nothing that depends on
-    clock or machine; `report` becomes `metadata/report.json`. The card shows, where given: `name`,
-    `license`, `citation`, `homepage`, `recipe`, `policy`, `seeds`, `normalisation`, `weights`
-    {network: sha256}, `production`, `stages`, `check`, `ratio_problems`, `generator_repo` and
-    `real` {`spec`, `revision`, …}. The highest lower version in `out` is its parent; where the
+    PNG bytes go from tar to Parquet undecoded, after every shard's hash was checked. `lineage` goes
+    into the manifest, and the card shows what of it is given; `report` becomes
+    `metadata/report.json`. The highest lower version in `out` is its parent; where the
     data are the parent's, so are the bytes of the data files. The number of `workers` (threads)
     changes no byte. `current_policy` gives the parent's policy the names of today, to compare it.
     `BadInput` for a version that is none or exists, `ReleaseError` where pool,
@@ -117,7 +115,7 @@ def build_release(
     folder = out / version
     if folder.exists():
         raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
-    content = _content(pool, scores, selection, facts, include_rejected, report, workers)
+    content = _content(pool, scores, selection, space, lineage, include_rejected, report, workers)
     manifest = content.manifest.model_copy(update={"version": version})
     parent, same_data = parent_of(out, version), False
     if parent is not None:
@@ -150,7 +148,8 @@ def propose_version(
     pool: Path,
     scores: Path,
     selection: Path,
-    facts: Mapping[str, Any],
+    space: LabelSpace,
+    lineage: Lineage,
     include_rejected: bool,
     *,
     report: Mapping[str, Any] | None = None,
@@ -160,7 +159,9 @@ def propose_version(
     parent = parent_of(out, None)
     if parent is None:
         return Proposal(FIRST, None, "the first version")
-    content = _content(pool, scores, selection, facts, include_rejected, report, 1, verify=False)
+    content = _content(
+        pool, scores, selection, space, lineage, include_rejected, report, 1, verify=False
+    )
     changes = _changes(out / parent, content, current_policy)
     if changes is None:
         return Proposal(parent, parent, "")
@@ -201,16 +202,15 @@ def _content(
     pool: Path,
     scores: Path,
     selection: Path,
-    facts: Mapping[str, Any],
+    space: LabelSpace,
+    lineage: Lineage,
     include_rejected: bool,
     report: Mapping[str, Any] | None,
     workers: int,
     verify: bool = True,
 ) -> _Content:
-    space: LabelSpace = TypeAdapter(LabelSpace).validate_python(facts["space"])
     # All as it is read back from JSON, so that it compares with an earlier release's.
-    lineage = {name: value for name, value in facts.items() if name != "space"}
-    lineage = parse_json(canonical_json(lineage), selection)
+    lineage = Lineage.model_validate_json(canonical_json(lineage.plain()))
     report = parse_json(canonical_json(report), selection)
     origin = _check_pool(pool, workers, verify)
     table = joined(pool, scores, selection, space)
@@ -228,7 +228,7 @@ def _content(
         accepted=per_group(kept, space),
         rejected=per_group(lost, space),
         files=(),
-        facts=lineage,
+        lineage=lineage,
     )
     found = {**read_metadata(selection), "labels": curation_counts(table, space)}
     curation = parse_json(canonical_json(found), selection)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from PIL import Image
+from pydantic import BaseModel
 
 from cgankd.shardset.images import channels_first, decode_png, encode_png
 from cgankd.shardset.labels import LabelSpace
@@ -75,7 +76,7 @@ def render_card(
         "card.md.j2",
         head=yaml_text(head_of(manifest, data)),
         manifest=manifest,
-        facts=manifest.facts,
+        lineage=manifest.lineage,
         curation=curation,
         report=report,
         name=name_of(manifest),
@@ -134,7 +135,7 @@ def head_of(manifest: Manifest, data: Mapping[str, DataFolder]) -> dict[str, Any
 
 def common_head(manifest: Manifest) -> dict[str, Any]:
     """What the heads of a release and of its tar copy share."""
-    license_ = manifest.facts.get("license")
+    license_ = manifest.lineage.license
     head: dict[str, Any] = {
         "annotations_creators": ["machine-generated"],
         "tags": [
@@ -144,8 +145,8 @@ def common_head(manifest: Manifest) -> dict[str, Any]:
             *([] if manifest.space.task == "classification" else ["regression"]),
         ],
     }
-    if license_ and LICENSE.fullmatch(str(license_)):
-        head["license"] = str(license_)
+    if license_ and LICENSE.fullmatch(license_):
+        head["license"] = license_
     elif license_:
         head |= {"license": "other", "license_name": _one_line(license_)}
     return head
@@ -192,7 +193,7 @@ def _present(data: Mapping[str, DataFolder]) -> dict[str, list[str]]:
 
 def name_of(manifest: Manifest) -> str:
     """What the set is called, in one line."""
-    return _one_line(manifest.facts.get("name", f"pool {manifest.pool_id}"))
+    return _one_line(manifest.lineage.name or f"pool {manifest.pool_id}")
 
 
 def _one_line(value: Any) -> str:
@@ -226,7 +227,9 @@ def _longest_run(text: str) -> int:
 
 
 def yaml_text(value: Any) -> str:
-    """A value as YAML, in the order of its fields."""
+    """A value as YAML, in the order of its keys; a record's fields by name."""
+    if isinstance(value, BaseModel):
+        value = dict(sorted(value.model_dump(mode="json").items()))
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).rstrip()
 
 

@@ -26,13 +26,20 @@ from cgankd.shardset.labels import ClassLabels, LabelSpace
 from cgankd.shardset.pool.shards import BLOCK, RECORD, tar_header
 from cgankd.shardset.release.build import ReleaseFacts, release_facts, whole_folder
 from cgankd.shardset.release.card import common_head, name_of, rendered, yaml_text
-from cgankd.shardset.release.manifest import CARD, MANIFEST, FileEntry, Manifest, read_manifest
+from cgankd.shardset.release.manifest import (
+    CARD,
+    MANIFEST,
+    FileEntry,
+    Lineage,
+    Manifest,
+    read_manifest,
+)
 from cgankd.shardset.release.tables import ACCEPTED, class_label
 from cgankd.shardset.tables import read_table
 
 TAR_BYTES = 1 << 30
 SUFFIX = "-wds"
-FACTS = ("name", "license", "weights", "production", "check", "generator_repo")  # of the release
+LINEAGE = ("name", "license", "weights", "production", "check", "generator_repo")  # of the release
 COLUMNS = ["image", "label", "original_label", "condition", "key", "pixel_sha256"]
 MEMBER = re.compile(r"(\d{9})\.(png|cls|json)")
 MOST_BYTES = {"png": 64 << 20, "cls": 32, "json": 1 << 16}
@@ -49,7 +56,10 @@ def build_wds(release: Path) -> ReleaseFacts:
     if folder.exists():
         raise BadInput(f"{folder} exists and a release never changes; remove it to build it again")
     origin = read_manifest(release)
-    facts = {name: origin.facts[name] for name in FACTS if name in origin.facts}
+    lineage = Lineage(
+        **{name: getattr(origin.lineage, name) for name in LINEAGE},
+        parquet_manifest_sha256=sha256_file(release / MANIFEST),
+    )
     with whole_folder(folder) as partial:
         tars = _write_tars(partial, release, origin)
         manifest = Manifest(
@@ -61,7 +71,7 @@ def build_wds(release: Path) -> ReleaseFacts:
             accepted=origin.accepted,
             rejected=tuple(0 for _ in origin.rejected),
             files=(),
-            facts={**facts, "parquet_manifest_sha256": sha256_file(release / MANIFEST)},
+            lineage=lineage,
         )
         card = rendered(
             "card_wds.md.j2",

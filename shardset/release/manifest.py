@@ -7,17 +7,19 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 
 from cgankd.shardset.errors import CorruptShard, ReleaseError
 from cgankd.shardset.files import canonical_json, write_bytes
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import Plan
 from cgankd.shardset.pool.shards import verify_shard
+from cgankd.shardset.records import CheckSummary, Record
 
-FORMAT_VERSION = 1  # of both manifests
+POOL_FORMAT_VERSION = 1
 VERSION_PATTERN = r"^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
 MAX_BYTES = 256 << 20  # the salted hashes of ten million real images
 SALTED_DIGITS = 16
@@ -29,12 +31,6 @@ REPORT = "metadata/report.json"
 SAMPLES = "assets/samples.png"
 TABLE = re.compile(r"(data/accepted|data/rejected|scores)/train-\d{5}-of-\d{5}\.parquet")
 TAR = re.compile(r"data/train-\d{6}\.tar")
-
-
-class Record(BaseModel):
-    """Unknown keys and wrong types are refused: a newer format is not half understood."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class FileEntry(Record):
@@ -112,13 +108,41 @@ class RealFacts(LineagePart):
     hashes: dict[str, tuple[str, ...]] = Field({}, description="of train, validation and test")
 
 
-Part = TypeVar("Part", bound=LineagePart)
+class Lineage(Record):
+    """Where a release comes from, as far as its maker says; nothing of clock or machine.
+
+    Recipe and policy are plain JSON: what they mean is not known here.
+    """
+
+    name: str | None = Field(None, description="of the set")
+    license: str | None = Field(None, description="of the real set")
+    citation: str | None = None
+    homepage: str | None = None
+    generator_repo: str | None = Field(None, description="where the generator is published")
+    recipe: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = None
+    reviews: dict[str, int | str] | None = Field(None, description="sha256 and counts of verdicts")
+    seeds: dict[str, int] | None = None
+    normalisation: dict[str, tuple[float, ...]] | None = Field(
+        None, description="mean and standard deviation of the real channels, on [0, 1]"
+    )
+    weights: Weights | None = None
+    production: ProductionFacts | None = None
+    stages: tuple[dict[str, Any], ...] = Field((), description="each step's name and numbers")
+    ratio_problems: tuple[str, ...] = Field((), description="why the density ratio was not used")
+    real: RealFacts | None = None
+    check: CheckSummary | None = Field(None, description="what was measured of the selection")
+    parquet_manifest_sha256: str | None = Field(None, description="of a tar copy's release")
+
+    def plain(self) -> dict[str, Any]:
+        """The values of all fields as JSON has them."""
+        return self.model_dump(mode="json")
 
 
 class Manifest(Record):
     """`metadata/manifest.json` of a release; it lists every file but itself."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     layout: Literal["parquet", "webdataset"] = "parquet"
     version: str = Field(pattern=VERSION_PATTERN)
     parent_version: str | None = Field(None, pattern=VERSION_PATTERN)
@@ -132,21 +156,7 @@ class Manifest(Record):
     ]
     rejected: Annotated[tuple[int, ...], Field(description="the same; zeros if left out")]
     files: tuple[FileEntry, ...]
-    facts: dict[str, Any] = Field(description="lineage, as `build_release` was given it")
-
-    def part(self, name: str, record: type[Part]) -> Part | None:
-        """A part of the lineage, by its name in `facts`; None where this release does not say it.
-
-        `ReleaseError` names the field that is missing or of another type.
-        """
-        if self.facts.get(name) is None:
-            return None
-        try:
-            return record.model_validate_json(canonical_json(self.facts[name]))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, (name, *first["loc"])))
-            raise ReleaseError(f"{MANIFEST}: {place}: {first['msg']}") from error
+    lineage: Lineage
 
     @model_validator(mode="after")
     def _names_each_file_once(self) -> "Manifest":
@@ -181,14 +191,29 @@ def read_manifest(folder: Path) -> Manifest:
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """The manifest of a JSON text; `ReleaseError` names where it came from if it is none."""
     try:
-        return Manifest.model_validate_json(data)
+        return Manifest.model_validate_json(_of_format_2(data))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         message = first["msg"].removeprefix("Value error, ")
         raise ReleaseError(
-            f"{where} is not a manifest of format {FORMAT_VERSION} ({place}: {message})"
+            f"{where} is not a manifest of format 1 or 2 ({place}: {message})"
         ) from error
+
+
+def _of_format_2(data: bytes) -> bytes:
+    """A manifest as format 2 has it; the lineage of format 1 was a mapping of anything."""
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return data  # it is refused as it is
+    if not isinstance(fields, dict) or fields.get("format_version") != 1:
+        return data
+    facts = fields.pop("facts", None)
+    if isinstance(facts, dict):
+        known = (name for name in Lineage.model_fields if facts.get(name) is not None)
+        fields |= {"format_version": 2, "lineage": {name: facts[name] for name in known}}
+    return canonical_json(fields)
 
 
 def salted_hashes(pixel_hashes: Iterable[str], salt: str) -> list[str]:
@@ -240,7 +265,7 @@ def pool_manifest(pool: Path, plan: Plan) -> bytes:
             )
         shards.append(marker)
     manifest = {
-        "format_version": FORMAT_VERSION,
+        "format_version": POOL_FORMAT_VERSION,
         "plan": plan.model_dump(mode="json"),
         "count": sum(shard["count"] for shard in shards),
         "failed": sum(shard["failed"] for shard in shards),

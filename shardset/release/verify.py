@@ -27,8 +27,6 @@ from cgankd.shardset.release.manifest import (
     SAMPLES,
     FileEntry,
     Manifest,
-    ProductionFacts,
-    Weights,
     read_manifest,
 )
 from cgankd.shardset.release.tables import ACCEPTED, REJECTED, SCORES, release_schema
@@ -118,11 +116,7 @@ def _inside(folder: Path, manifest: Manifest, pixels: bool) -> list[str]:
 
 def _lineage_problems(manifest: Manifest) -> list[str]:
     """Whether the pool's name follows from the generator, seed and plan that it is of."""
-    try:
-        weights = manifest.part("weights", Weights)
-        made = manifest.part("production", ProductionFacts)
-    except ReleaseError as error:
-        return [str(error)]
+    weights, made = manifest.lineage.weights, manifest.lineage.production
     if weights is None or made is None:
         return []
     if manifest.pool_id == pool_id(weights.generator, manifest.production_seed, made.plan_version):

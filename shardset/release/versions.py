@@ -98,12 +98,10 @@ def changes_of(
     `metadata` has for each other file of both the values before and now; `current_policy` gives a
     policy the names of today, so that one of before, by its old names, is not another.
     """
-    before, after = (
-        {**facts, "policy": current_policy(facts["policy"])}
-        if isinstance(facts.get("policy"), dict)
-        else facts
-        for facts in (parent.facts, now.facts)
-    )
+    before, after = parent.lineage.plain(), now.lineage.plain()
+    for fields in (before, after):
+        if fields["policy"] is not None:
+            fields["policy"] = current_policy(fields["policy"])
     level: Level = "patch"
     reasons = []
     if parent.space != now.space:
@@ -149,7 +147,7 @@ def changes_of(
         came=came,
         went=went,
         relabelled=relabelled,
-        policy=_differences(_by_path(before.get("policy")), _by_path(after.get("policy"))),
+        policy=_differences(_by_path(before["policy"]), _by_path(after["policy"])),
     )
 
 
@@ -193,10 +191,10 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     }
 
 
-def _by_path(policy: Any) -> dict[str, Any]:
+def _by_path(policy: dict[str, Any] | None) -> dict[str, Any]:
     """The settings of each slot by their paths, `filter.rho` say; none where there is no policy."""
     paths: dict[str, Any] = {}
-    for name, value in policy.items() if isinstance(policy, dict) else ():
+    for name, value in (policy or {}).items():
         inner = value if isinstance(value, dict) else {}
         paths |= {f"{name}.{field}": setting for field, setting in inner.items()}
         if not isinstance(value, dict):

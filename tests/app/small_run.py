@@ -16,6 +16,7 @@ from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.release.build import build_release
 from cgankd.shardset.release.manifest import write_pool_manifest
 from cgankd.shardset.testing import (
+    described,
     tiny_continuous_space,
     tiny_facts,
     tiny_space,
@@ -107,5 +108,11 @@ def small_release(run: RunFolder, version: str = "v1.0.0", **facts: Any) -> Path
     }
     selection = run.selections / "cgan-kd.parquet"
     return build_release(
-        run.release, version, run.pool, run.scores, selection, told, include_rejected=False
+        run.release,
+        version,
+        run.pool,
+        run.scores,
+        selection,
+        *described(told),
+        include_rejected=False,
     ).folder

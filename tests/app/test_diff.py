@@ -20,6 +20,7 @@ from cgankd.shardset.release.build import build_release
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.tables import write_table
 from cgankd.shardset.testing import (
+    described,
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_facts,
@@ -68,7 +69,15 @@ def released(
     write_tiny_release(scratch, plan=tiny_plan(4, seed=seed))
     chosen = selection(scratch / "chosen.parquet", reasons, told["policy"], labels or {})
     run = scratch / "run"
-    return build_release(out, version, run / "pool", run / "scores", chosen, told, False).folder
+    return build_release(
+        out, version, run / "pool", run / "scores", chosen, *described(told), False
+    ).folder
+
+
+def measured(**overall: float) -> dict[str, Any]:
+    """The check of a selection that meets all its limits, with these numbers."""
+    judge = {"net": "judge", "images": 10, "sha256": "3" * 64}
+    return {"judge": judge, "overall": overall, "limits": {}, "failures": [], "metrics": []}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         LOOSE,
         policy={"filter": "quantile", "rho": 0.9, "quota": None},
         recipe=recipe,
-        fidelity={"fid": 12.5, "recall": 0.4},
+        check=measured(fid=12.5, recall=0.4),
     )
     weights = {**tiny_facts()["weights"], "teacher": "3" * 64}
     real = {**tiny_facts()["real"], "hashes": {"train": ["0" * 16]}, "salt": "x"}
@@ -93,7 +102,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         RELABELLED,
         policy={"filter": "quantile", "rho": 0.7, "quota": None, "relabel": True},
         recipe={**recipe, "policy": {"rho": 0.7}, "student": {"steps": [20, 40], "lr": 0.1}},
-        fidelity={"fid": 10.0, "recall": 0.4, "coverage": 0.9},
+        check=measured(fid=10.0, recall=0.4, coverage=0.9),
         weights=weights,
         real={**real, "split_seed": 1},
         license="mit",
@@ -157,7 +166,9 @@ def test_policy_recipe_weights_and_metrics_are_compared_field_by_field(
     assert told["policy"] == fields(("filter.rho", 0.9, 0.7), ("relabel.kind", None, "teacher"))
     assert told["recipe"] == fields(("student.steps", [20], [20, 40]))
     assert told["weights"] == fields(("teacher", "1" * 64, "3" * 64))
-    assert told["metrics"] == fields(("fidelity.fid", 12.5, 10.0), ("fitted.quantile.0", 2.5, 1.5))
+    assert told["metrics"] == fields(
+        ("check.overall.fid", 12.5, 10.0), ("fitted.quantile.0", 2.5, 1.5)
+    )
     assert told["lineage"] == fields(("license", "cc0-1.0", "mit"), ("real.split_seed", 0, 1))
     assert told["space"] == told["columns"] == []
 
@@ -186,12 +197,12 @@ def test_the_console_shows_all_of_it(releases: tuple[Path, Path]) -> None:
         "images: 9 before, 8 after",
         "student.steps",
         "[20, 40]",
-        "fidelity.fid",
+        "check.overall.fid",
         "12.5",
     ):
         assert part in text
     assert "columns" not in text
-    assert "fidelity.coverage" not in text
+    assert "check.overall.coverage" not in text
 
 
 def test_a_release_does_not_differ_from_its_copy(releases: tuple[Path, Path]) -> None:

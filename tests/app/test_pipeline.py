@@ -254,7 +254,10 @@ def test_a_check_of_the_released_selection_is_in_its_card(finished, tmp_path):
         built = pipeline.release(copy, console=console, selection=selection, rejected=False)
         assert built["version"] == expected
         manifest = read_manifest(copy / "release" / expected)
-        checked, text = manifest.facts["check"], (copy / "release" / expected / "README.md")
+        checked, text = (
+            manifest.lineage.plain()["check"],
+            (copy / "release" / expected / "README.md"),
+        )
         if selection == "cgan-kd":
             assert checked["judge"] == found["judge"]
             assert len(checked["metrics"]) == sum(m["kind"] == "all" for m in found["metrics"])
@@ -270,7 +273,7 @@ def test_a_release_says_how_to_make_its_samples_again(finished):
     manifest = read_manifest(out / "release" / "v1.0.0")
     plan = read_plan(out / "pool" / "plan.json")
 
-    assert manifest.facts["production"] == {
+    assert manifest.lineage.plain()["production"] == {
         "seed": plan.seed,
         "batch": 20,
         "threads": 1,
@@ -283,9 +286,9 @@ def test_a_release_says_how_to_make_its_samples_again(finished):
     }
     for network, folder in (("generator", "generator"), ("teacher", "teacher")):
         weights = out / folder / "model.safetensors"
-        assert manifest.facts["weights"][network] == sha256_file(weights)
-    assert manifest.facts["generator_repo"] is None
-    assert [stage["step"] for stage in manifest.facts["stages"]] == [
+        assert getattr(manifest.lineage.weights, network) == sha256_file(weights)
+    assert manifest.lineage.generator_repo is None
+    assert [stage["step"] for stage in manifest.lineage.stages] == [
         "teacher", "generator", "pool", "density ratio", "scores", "selection",
     ]  # fmt: skip
     assert verify_release(out / "release" / "v1.0.0") == []

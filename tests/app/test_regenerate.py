@@ -72,7 +72,7 @@ def change_row(path: Path, key: int, column: str, value: str) -> None:
 def rewrite_manifest(folder: Path, **facts: Any) -> None:
     """A manifest with other facts and with the hashes of the files as they are now."""
     manifest = read_json(folder / MANIFEST)
-    manifest["facts"] |= facts
+    manifest["lineage"] |= facts
     for entry in manifest["files"]:
         path = folder / entry["path"]
         entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -272,7 +272,7 @@ def test_what_differs_from_the_recorded_machine_is_said(
 def test_a_release_that_does_not_say_how_is_refused(copy: RunFolder) -> None:
     """Whatever of it is missing, wrong, or does not fit the rows."""
     release = small_release(copy)
-    production = read_json(release / MANIFEST)["facts"]["production"]
+    production = read_json(release / MANIFEST)["lineage"]["production"]
     for changed, message in (
         ({k: v for k, v in production.items() if k != "batch"}, "production.batch: Field required"),
         ({**production, "batch": "8"}, "production.batch: Input should be a valid integer"),

@@ -39,7 +39,16 @@ FULL = {
     "citation": "@article{a,\n  title = {``` | <b>}\n}",
     "homepage": "https://example.org/set",
     "generator_repo": "someone/generator",
-    "production": {"plan_version": 1, "seed": 0, "batch": 4, "threads": 1},
+    "production": {
+        "plan_version": 1,
+        "seed": 0,
+        "batch": 4,
+        "threads": 1,
+        "precision": "float32",
+        "device": "cpu",
+        "shard_size": 10,
+        "rounds": [24],
+    },
     "stages": [{"step": "teacher", "network": "convnet", "validation accuracy": 81.25}],
     "check": {
         "judge": {"net": "judge, 64 features", "sha256": "5" * 64, "images": 100},

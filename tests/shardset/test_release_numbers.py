@@ -18,6 +18,7 @@ from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.sources.read import SourceColumns, read_source
 from cgankd.shardset.tables import read_numbered, read_table, write_table
 from cgankd.shardset.testing import (
+    described,
     tiny_continuous_plan,
     tiny_continuous_space,
     tiny_facts,
@@ -89,9 +90,10 @@ def test_replaced_labels_stay_within_the_range(built, tmp_path):
     values = read_numbered(run / "scores")["teacher_value"].to_numpy().copy()
     columns = {"key": chosen["key"], "kept": [True] * 24, "reason": pa.nulls(24, pa.string())}
     path = tmp_path / "replaced.parquet"
-    given = (run / "pool", run / "scores", path, tiny_facts(space=tiny_continuous_space()), True)
+    facts = tiny_facts(space=tiny_continuous_space())
+    given = (run / "pool", run / "scores", path)
     write_table(path, pa.table({**columns, "label": values}))
-    replaced = build_release(tmp_path, "v1.0.0", *given)
+    replaced = build_release(tmp_path, "v1.0.0", *given, *described(facts), True)
     rows = read_table(replaced.folder / ACCEPTED).sort_by("key")
 
     assert values.tolist() == rows["label"].to_pylist()
@@ -99,7 +101,7 @@ def test_replaced_labels_stay_within_the_range(built, tmp_path):
     values[5] = 60.5
     write_table(path, pa.table({**columns, "label": values}))
     with pytest.raises(BadInput, match=r"label 60\.5 of sample 5 is not within -60 … 60 degrees"):
-        build_release(tmp_path, "v1.0.1", *given)
+        build_release(tmp_path, "v1.0.1", *given, *described(facts), True)
 
 
 @pytest.mark.parametrize("continuous", [False, True])

@@ -122,7 +122,7 @@ def test_the_copy_names_its_release_and_verifies(built):
 
     assert verify_release(copy.folder) == []
     assert (manifest.layout, manifest.version) == ("webdataset", "v1.0.0")
-    assert manifest.facts["parquet_manifest_sha256"] == digest
+    assert manifest.lineage.parquet_manifest_sha256 == digest
     assert digest in (copy.folder / "README.md").read_text()
 
 

@@ -289,7 +289,7 @@ def test_a_manifest_names_files_of_a_release_alone(folder, path):
     edit_manifest(folder, lambda manifest: entry_of(manifest, "README.md").update(path=path))
 
     (problem,) = verify_release(folder)
-    assert "is not a manifest of format 1 (files." in problem
+    assert "is not a manifest of format 1 or 2 (files." in problem
     assert f"{path!r} is not the name of a file that a release holds" in problem
 
 
@@ -345,14 +345,14 @@ def test_a_pool_of_another_generator_is_found(folder):
         "shard_size": 10,
         "rounds": [24],
     }
-    edit_manifest(folder, lambda m: m["facts"].update(production=production))
+    edit_manifest(folder, lambda m: m["lineage"].update(production=production))
     assert verify_release(folder) == []
 
-    edit_manifest(folder, lambda m: m["facts"]["weights"].update(generator="3" * 64))
+    edit_manifest(folder, lambda m: m["lineage"]["weights"].update(generator="3" * 64))
     (problem,) = verify_release(folder)
     assert "is not of the generator, seed and plan it names" in problem
 
-    edit_manifest(folder, lambda m: m["facts"]["production"].update(batch="4"))
+    edit_manifest(folder, lambda m: m["lineage"]["production"].update(batch="4"))
     (problem,) = verify_release(folder)
     assert "production.batch: Input should be a valid integer" in problem
 
@@ -375,7 +375,7 @@ def test_curation_that_counts_otherwise_is_found(folder):
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (lambda m: m.update(format_version=2), "format_version"),
+        (lambda m: m.update(format_version=3), "format_version"),
         (lambda m: m.update(version="1.0"), "version"),
         (lambda m: m.pop("files"), "files"),
         (lambda m: m["files"][0].update(bytes="3"), "files.0.bytes"),
@@ -389,13 +389,13 @@ def test_a_manifest_of_another_form_is_refused(folder, change, place):
     edit_manifest(folder, change)
 
     (problem,) = verify_release(folder)
-    assert f"is not a manifest of format 1 ({place}: " in problem
+    assert f"is not a manifest of format 1 or 2 ({place}: " in problem
 
 
 def test_a_cut_or_missing_manifest_is_found(folder):
     """Nothing can be said without it."""
     (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:-10])
     (problem,) = verify_release(folder)
-    assert "is not a manifest of format 1 (the file: " in problem
+    assert "is not a manifest of format 1 or 2 (the file: " in problem
     (folder / MANIFEST).unlink()
     assert [f"{folder} is not a release: {MANIFEST} is missing"] == verify_release(folder)

@@ -13,6 +13,7 @@ from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.release.versions import next_version, parent_of, released_versions, understated
 from cgankd.shardset.tables import read_table, write_table
 from cgankd.shardset.testing import (
+    described,
     tiny_facts,
     tiny_plan,
     write_tiny_pool,
@@ -31,11 +32,13 @@ def out(tmp_path):
 def given(out, **changes):
     """What the release of `out` was built from, with changes."""
     run = out / "run"
+    space, lineage = described(changes.pop("facts", tiny_facts()))
     return {
         "pool": run / "pool",
         "scores": run / "scores",
         "selection": run / "selections" / "cgan-kd.parquet",
-        "facts": tiny_facts(),
+        "space": space,
+        "lineage": lineage,
         "include_rejected": True,
         **changes,
     }

@@ -130,9 +130,9 @@ def _publish(subject: Subject, folders: list[Path]) -> None:
     target = st.text_input("Repository on the Hub", placeholder="user/name")
     private = st.checkbox("Private, if the repository is new", value=True)
     manifest = read_manifest(folder)
-    check = manifest.facts.get("check")
+    check = manifest.lineage.check
     allow = False
-    if not check or check.get("failures"):
+    if check is None or check.failures:
         st.warning("This version failed its check, or had none.")
         allow = st.checkbox("Publish it all the same")
     st.caption("The login is that of `hf auth login`; this page neither shows nor keeps it.")
