@@ -33,7 +33,13 @@ UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.er
 
 
 class BadImage(ValueError):
-    """Bytes that are not a picture this tool can use; the message is the reason."""
+    """Bytes that are not a picture this tool can use; the message is the reason, `row` the number
+    of the picture where several were decoded.
+    """
+
+    def __init__(self, reason: str, row: int = 0) -> None:
+        super().__init__(reason)
+        self.row = row
 
 
 def to_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -143,7 +149,31 @@ LENGTH = 4  # of a chunk's length, kind and checksum each
 BLOCK_BYTES = 4 << 20  # unpacked at a time, so that it stays within the cache
 
 
-def fill_plain(pixels: np.ndarray, pngs: Sequence[bytes | None]) -> list[int]:
+def decode_pngs(pngs: Sequence[bytes | None], into: np.ndarray | None = None) -> np.ndarray:
+    """The pixels uint8 `[n, c, h, w]` of n PNGs of one size and mode, in `into` where it is given.
+
+    Raises `BadImage` for the first that is missing, no PNG, or unlike the others.
+    """
+    if into is None:
+        into = np.empty((len(pngs), *decode_png(pngs[0] or b"").shape), np.uint8)
+    for row in _fill_plain(into, pngs):
+        try:
+            decoded = decode_png(pngs[row] or b"")
+        except BadImage as error:
+            raise BadImage(str(error), row) from error
+        if decoded.shape != into.shape[1:]:
+            sizes = _size(decoded.shape), _size(into.shape[1:])
+            raise BadImage("is {}, expected {} as the first; all must be alike".format(*sizes), row)
+        into[row] = decoded
+    return into
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{width}×{height} px {'grey' if channels == 1 else 'RGB'}"
+
+
+def _fill_plain(pixels: np.ndarray, pngs: Sequence[bytes | None]) -> list[int]:
     """Fills pixels uint8 `[n, c, h, w]` with n PNGs; the rows it left alone.
 
     Left alone is whatever is not of that size and mode, whole, in one chunk, every line stored as

@@ -21,7 +21,7 @@ import pyarrow as pa
 from cgankd.shardset.errors import CorruptShard, StaleStage
 from cgankd.shardset.files import atomic_path, read_json, sha256_file, write_json
 from cgankd.shardset.identity import key_text
-from cgankd.shardset.images import BadImage, decode_png
+from cgankd.shardset.images import BadImage, decode_pngs
 from cgankd.shardset.tables import read_table, table_name, write_table
 
 FORMAT_VERSION = 1
@@ -208,18 +208,16 @@ def read_shard(folder: Path, index: int) -> tuple[np.ndarray, pa.Table]:
     present = np.flatnonzero(lengths)
     if not present.size:
         raise _corrupt(folder, index, "no sample has an image")
-    pixels = np.zeros((0,), dtype=np.uint8)
-    for row, start, length in zip(present, offsets[present], lengths[present], strict=True):
-        try:
-            image = decode_png(bytes(data[start : start + length]))
-        except BadImage as error:
-            raise _corrupt(folder, index, f"key {rows['key'][row]} {error}") from error
-        if not pixels.size:
-            pixels = np.zeros((len(rows), *image.shape), dtype=np.uint8)
-        if image.shape != pixels.shape[1:]:
-            what = f"key {rows['key'][row]} is {image.shape}, expected {pixels.shape[1:]}"
-            raise _corrupt(folder, index, what)
-        pixels[row] = image
+    places = zip(offsets[present], lengths[present], strict=True)
+    try:
+        images = decode_pngs([bytes(data[start : start + length]) for start, length in places])
+    except BadImage as error:
+        key = rows["key"][present[error.row]]
+        raise _corrupt(folder, index, f"key {key} {error}") from error
+    if len(images) == len(rows):
+        return images, rows
+    pixels = np.zeros((len(rows), *images.shape[1:]), dtype=np.uint8)
+    pixels[present] = images
     return pixels, rows
 
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from cgankd.shardset.errors import BadInput, CorruptShard, ReleaseError
 from cgankd.shardset.files import atomic_path, read_json, sha256_file, write_json
-from cgankd.shardset.images import BadImage, decode_png, fill_plain
+from cgankd.shardset.images import BadImage, decode_pngs
 from cgankd.shardset.labels import ClassLabels, LabelSpace
 from cgankd.shardset.release.manifest import MANIFEST, FileEntry, Manifest
 from cgankd.shardset.release.tables import (
@@ -99,7 +99,7 @@ def _decode(job: _Job) -> None:
         table = file.read_row_group(job.group, IMAGES)
     pixels = target[job.first : job.first + job.rows]
     columns = pngs_of(table).to_pylist(), table["key"].to_pylist()
-    decode_into(pixels, [Image(*row, job.where) for row in zip(*columns, strict=True)])
+    decoded([Image(*row, job.where) for row in zip(*columns, strict=True)], pixels)
 
 
 def _problem(pixels: Path, marker: Path, manifest_sha256: str) -> str | None:
@@ -145,7 +145,7 @@ def _first_shape(release: Path, manifest: Manifest) -> tuple[int, ...]:
     with open_parquet(release / entry.path, entry.path, manifest.space, IMAGES) as file:
         table = file.read_row_group(0, IMAGES).slice(0, 1)
     first = Image(pngs_of(table)[0].as_py(), table["key"][0].as_py(), entry.path)
-    return decode_one(first).shape
+    return decoded([first]).shape[1:]
 
 
 def _jobs(release: Path, manifest: Manifest, target: Path) -> Iterator[_Job]:
@@ -288,37 +288,19 @@ def rows_of(table: pa.Table, space: LabelSpace, where: str) -> Rows:
     return Rows(labels, teacher_logits(table, space))
 
 
-def decode_into(pixels: np.ndarray, images: Sequence[Image]) -> None:
-    """Fills pixels uint8 `[n, c, h, w]` with n images; `ReleaseError` names a bad one's key.
-
-    A picture of another size or mode than `[c, h, w]` is bad too.
+def decoded(images: Sequence[Image], into: np.ndarray | None = None) -> np.ndarray:
+    """The pixels uint8 `[n, c, h, w]` of n images, in `into` where it is given; `ReleaseError`
+    names the key of one that is bad or unlike the others.
     """
-    for row in fill_plain(pixels, [image.png for image in images]):
-        decoded = decode_one(images[row])
-        if decoded.shape != pixels.shape[1:]:
-            raise ReleaseError(
-                f"{images[row].where}: the image of key {images[row].key} is "
-                f"{_size(decoded.shape)}, the first of the release is "
-                f"{_size(pixels.shape[1:])}; all must be alike"
-            )
-        pixels[row] = decoded
-
-
-def decode_one(image: Image) -> np.ndarray:
-    """The pixels `[c, h, w]` of one image; `ReleaseError` names the key of a bad one."""
     try:
-        return decode_png(image.png or b"")
+        return decode_pngs([image.png for image in images], into)
     except BadImage as error:
+        bad = images[error.row]
         raise ReleaseError(
-            f"{image.where}: the image of key {image.key} {error}; do not train on this release"
+            f"{bad.where}: the image of key {bad.key} {error}; do not train on this release"
         ) from error
 
 
 def pngs_of(table: pa.Table) -> pa.Array:
     """The PNG bytes `[n]` of a table's images, as they lie in memory."""
     return table["image"].combine_chunks().field("bytes")
-
-
-def _size(shape: Sequence[int]) -> str:
-    channels, height, width = shape
-    return f"{width}×{height} px {'grey' if channels == 1 else 'RGB'}"

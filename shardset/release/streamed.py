@@ -28,8 +28,7 @@ from cgankd.shardset.release.decoded import (
     Image,
     Rows,
     accepted_files,
-    decode_into,
-    decode_one,
+    decoded,
     joined_rows,
     open_parquet,
     pngs_of,
@@ -86,7 +85,7 @@ class Stream:
     def image_shape(self) -> tuple[int, ...]:
         """Channels, height and width of every image: those of the first window's first."""
         if self._shape is None:
-            self._shape = decode_one(self._loaded(self._window_at(0)).image(0)).shape
+            self._shape = decoded([self._loaded(self._window_at(0)).image(0)]).shape[1:]
         return self._shape
 
     def rows(self, start: int, stop: int) -> tuple[np.ndarray, Rows]:
@@ -101,10 +100,8 @@ class Stream:
             loaded = self._loaded(window)
             first, last = max(start, window.first), min(stop, window.first + window.count)
             chosen = self._order_of(window)[first - window.first : last - window.first]
-            decode_into(
-                pixels[first - start : last - start],
-                [loaded.image(row) for row in chosen.tolist()],
-            )
+            images = [loaded.image(row) for row in chosen.tolist()]
+            decoded(images, pixels[first - start : last - start])
             parts.append(loaded.rows_at(chosen))
         return pixels, joined_rows(parts)
 
