@@ -182,7 +182,7 @@ def _kept(ratio: np.ndarray, labels: np.ndarray, uniforms: np.ndarray) -> np.nda
         teacher_error=np.zeros(count),
         scored=np.ones(count, bool),
     )
-    return select(scores, Policy(filter="none"), uniforms, np.ones(count, bool)).kept
+    return select(scores, Policy(filter=None), uniforms, np.ones(count, bool)).kept
 
 
 def _generator(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
 from cgankd.curation.policies import Policy
+from cgankd.curation.policies.neighbour_rules import Duplicates
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select
 from cgankd.shardset.labels import ClassLabels
@@ -61,7 +62,7 @@ def main() -> None:
     )
     ones, everything = np.ones(rows), np.ones(rows, bool)
     scores = Scores(key, labels, labels, ones, labels, ones, everything)
-    policy = Policy(subsample="none", filter="none", duplicates="calibrated")
+    policy = Policy(subsample=None, filter=None, duplicates=Duplicates())
     dropped = select(scores, policy, ones, everything, neighbours).counts()["dropped"]
     whole = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -13,8 +13,10 @@ import torch
 from cgankd.app.recipe import load_recipe
 from cgankd.curation.neighbours.find import NeighbourConfig, RealFeatures, find_neighbours
 from cgankd.curation.policies import Policy
+from cgankd.curation.policies.neighbour_rules import Copies, Duplicates, Outliers
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import REASONS, select
+from cgankd.curation.policies.teacher_rules import Agreement
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import as_images
 from cgankd.nets.feature_nets import Small, features_of, train_feature_net
@@ -35,13 +37,13 @@ FAULTS = {
 }
 # All detectors of neighbours, in the order of a policy; the teacher's opinion apart.
 BY_NEIGHBOURS = Policy(
-    subsample="none",
-    filter="none",
-    memorised="calibrated",
-    outliers="calibrated",
-    duplicates="calibrated",
+    subsample=None,
+    filter=None,
+    copies=Copies(),
+    outliers=Outliers(),
+    duplicates=Duplicates(),
 )
-BY_TEACHER = Policy(subsample="none", filter="agreement")
+BY_TEACHER = Policy(subsample=None, filter=Agreement())
 # What a detector is right to drop besides: such a sample is not what its label says.
 ALSO_RIGHT = {"outlier": "wrong labels", "teacher": "noise"}
 

@@ -23,6 +23,7 @@ from cgankd.app.stages.pool import first_round
 from cgankd.app.stages.selections import decide, read_scores
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.policies import Policy
+from cgankd.curation.policies.subsampling import BudgetedRejection
 from cgankd.nets.feature_nets import FeatureNet, Small, features_of, train_feature_net
 from cgankd.shardset.pool.plan import read_plan
 
@@ -69,8 +70,8 @@ def compare(run: Path, console: Console) -> dict[str, float]:
         plan = read_plan(ctx.run.pool / "plan.json")
         pixels, labels = first_round(ctx, plan)
         scores = read_scores(ctx)
-        policy = Policy(subsample="budget", accept=0.5, filter="none")
-        kept = decide(scores, plan, policy).kept[: len(labels)]
+        policy = Policy(subsample=BudgetedRejection(accept=0.5), filter=None)
+        kept = decide(ctx, scores, plan, policy).kept[: len(labels)]
         judge, reference = _judge(ctx)
         features = _features(ctx, judge, pixels)
         real, real_labels = reference

@@ -7,6 +7,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from cgankd.app.review.sample import sample, thumbnails
 from cgankd.app.review.state import Filter, ReviewState, matching, ordered, page
 from cgankd.app.review.subject import SCORES
 from cgankd.curation.policies import Policy
+from cgankd.curation.policies.neighbour_rules import Duplicates
+from cgankd.curation.policies.quotas import LowestKeys
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select
+from cgankd.curation.policies.subsampling import BudgetedRejection
+from cgankd.curation.policies.teacher_rules import Band, Quantile
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.images import encode_png
 from cgankd.shardset.labels import ClassLabels
@@ -171,10 +176,14 @@ def measure(folder: Path, reviews: Path) -> None:
     timed("one verdict", 1, lambda: state.give(rows[:1], "accept", reviewer="me"))
     some = np.flatnonzero(subject.duplicate_group >= 0)
     timed(f"one verdict on {len(some):,}", 3, lambda: state.give(some, "flag", reviewer="me"))
-    for changes in ({"rho": 0.7}, {"accept": 0.3, "quota": 1000}, {"duplicates": "calibrated"},
-                    {"filter": "band", "band_low": 0.2}):  # fmt: skip
-        policy = Policy.model_validate(changes)
-        timed(f"policy {changes}", 1, lambda p=policy: preview(subject, p, state.reviews()))
+    for policy in (
+        Policy(filter=Quantile(rho=0.7)),
+        Policy(subsample=BudgetedRejection(accept=0.3), quota=LowestKeys(size=1000)),
+        Policy(duplicates=Duplicates()),
+        Policy(filter=Band(low=0.2)),
+    ):
+        rules = policy.model_dump(exclude_none=True)
+        timed(f"policy {rules}", 1, partial(preview, subject, policy, state.reviews()))
 
 
 def timed(name: str, demanded: float, work: Callable[[], Any]) -> Any:

@@ -10,27 +10,36 @@ import numpy as np
 from cgankd.curation.difference import difference
 from cgankd.curation.neighbours import Neighbours, Thresholds
 from cgankd.curation.policies import Policy
-from cgankd.curation.policies.quotas import most_diverse
+from cgankd.curation.policies.neighbour_rules import Copies, Duplicates, Outliers
+from cgankd.curation.policies.quotas import LowestKeys, most_diverse
 from cgankd.curation.policies.rule import Scores
 from cgankd.curation.policies.selection import select
+from cgankd.curation.policies.subsampling import BudgetedRejection, Rejection
+from cgankd.curation.policies.teacher_rules import Agreement, Band, Quantile, TeacherLabels
 
-NEAR = {
-    "subsample": None,
-    "filter": None,
-    "copies": {},
-    "outliers": {},
-    "duplicates": {},
-}
+NEAR = Policy(
+    subsample=None,
+    filter=None,
+    copies=Copies(),
+    outliers=Outliers(),
+    duplicates=Duplicates(),
+)
 POLICIES = (
     Policy(),
-    Policy(rho=0.5),
-    Policy(subsample="rejection", quota=1000),
-    Policy(scope="global", relabel=True),
-    Policy(filter="band"),
-    Policy(filter="agreement"),
-    Policy.model_validate(NEAR),
-    Policy.model_validate({**NEAR, "subsample": "rejection", "filter": "band"}),
-    Policy.model_validate({**NEAR, "subsample": "budget", "relabel": True, "quota": 1000}),
+    Policy(filter=Quantile(rho=0.5)),
+    Policy(subsample=Rejection(), quota=LowestKeys(size=1000)),
+    Policy(filter=Quantile(scope="global"), relabel=TeacherLabels()),
+    Policy(filter=Band()),
+    Policy(filter=Agreement()),
+    NEAR,
+    NEAR.model_copy(update={"subsample": Rejection(), "filter": Band()}),
+    NEAR.model_copy(
+        update={
+            "subsample": BudgetedRejection(),
+            "relabel": TeacherLabels(),
+            "quota": LowestKeys(size=1000),
+        }
+    ),
 )
 
 
@@ -59,8 +68,8 @@ def main() -> None:
         selection = select(made.scores, policy, made.uniforms, made.first, made.neighbours)
         tables.append(selection.table())
         seconds = time.perf_counter() - start
-        changed = policy.model_dump(exclude_defaults=True) or "the default policy"
-        print(f"{seconds:5.2f} s  kept {selection.kept.sum():,} of {options.rows:,}  {changed}")
+        rules = policy.model_dump(exclude_none=True)
+        print(f"{seconds:5.2f} s  kept {selection.kept.sum():,} of {options.rows:,}  {rules}")
         del tables[:-2]
     start = time.perf_counter()
     changes = difference(*tables)
