@@ -2,17 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cgankd.curation.density_ratio.judge import RatioLimits
 from cgankd.curation.density_ratio.model import RatioNetwork
 from cgankd.nets.feature_nets import FeatureKind, ResNet34, Small
+from cgankd.shardset.records import Record
 
 
-class RatioConfig(BaseModel):
+class RatioConfig(Record):
     """The conditional density ratio of real to generated samples, for subsampling the pool."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     features: FeatureKind = Field(
         Small(), description="the net whose features of images the ratio is fitted on"

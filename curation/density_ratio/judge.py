@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cgankd.shardset.records import Record
 
 CONSTANT_LOSS = -math.log1p(math.e)  # the softplus loss of ψ = 1: σ(1) − softplus(1) − σ(1)
 
 
-class RatioLimits(BaseModel):
+class RatioLimits(Record):
     """What a density ratio must keep to on held-out samples; else it is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     mean_tolerance: float = Field(
         0.25, gt=0, description="how far the mean ratio over generated samples may be from 1"
@@ -65,12 +65,10 @@ def diagnose(
 
     Every group of either must occur in both. Ratios may be anything: judging is what this is for.
     """
-    rows = []
-    for group in np.unique(real_groups).tolist():
-        rows.append(
-            {"label": group}
-            | _row(generated[generated_groups == group], real[real_groups == group])
-        )
+    rows = [
+        {"label": group, **_row(generated[generated_groups == group], real[real_groups == group])}
+        for group in np.unique(real_groups).tolist()
+    ]
     shares = np.array([row["real_images"] for row in rows]) / len(real_groups)
     overall = {
         name: float(np.dot(shares, [row[name] for row in rows]))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
-from cgankd.shardset.records import finite
+from cgankd.shardset.records import Record, finite
 
 # A number that may be NaN; None in a record's JSON, which has no NaN.
 Number = Annotated[
@@ -24,10 +24,8 @@ Number = Annotated[
 ]
 
 
-class MeasureConfig(BaseModel):
+class MeasureConfig(Record):
     """Where to measure, and what stands beside each number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     small: int = Field(200, ge=2, description="fewer samples than this are warned of")
     resamples: int = Field(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cgankd.curation.neighbours import Neighbours, Pairs, Thresholds, spanning_pairs
 from cgankd.curation.neighbours.search import (
@@ -26,12 +26,11 @@ from cgankd.curation.neighbours.search import (
 )
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.labels import LabelSpace
+from cgankd.shardset.records import Record
 
 
-class NeighbourConfig(BaseModel):
+class NeighbourConfig(Record):
     """How alike images have to be to count as copies, by how alike real images are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     quantile: float = Field(
         0.9999,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cgankd.curation.policies.neighbour_rules import Copies, Duplicates, Outliers
 from cgankd.curation.policies.quotas import Farthest, LowestKeys, NearestToCentres
@@ -11,6 +11,7 @@ from cgankd.curation.policies.rule import Source
 from cgankd.curation.policies.subsampling import BudgetedRejection, Rejection
 from cgankd.curation.policies.teacher_rules import Agreement, Band, Quantile, TeacherLabels
 from cgankd.shardset.errors import BadInput
+from cgankd.shardset.records import Record
 
 Subsample = Annotated[BudgetedRejection | Rejection, Field(discriminator="kind")]
 Filter = Annotated[Quantile | Band | Agreement, Field(discriminator="kind")]
@@ -49,15 +50,13 @@ FIELDS_OF_KINDS = {
 }
 
 
-class Policy(BaseModel):
+class Policy(Record):
     """Subsample by density ratio, filter by teacher, drop copies of real images, outliers and
     duplicates, replace labels, meet quotas: in that order, which decides the reason of a drop.
 
     A label is a class, or one of the equal parts of a range. A slot that is null does nothing; the
     names of before are read, see `current_names`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     subsample: Subsample | None = Field(
         BudgetedRejection(), description="by density ratio, with the key's own uniform number"
