@@ -89,7 +89,7 @@ def run(
         from cgankd.app import pipeline
 
         answer.result = pipeline.run(
-            recipe=recipe,
+            recipe,
             out=out,
             overrides=set_,
             device=device,
@@ -120,8 +120,8 @@ def _stage_command(name: str, function: str, help_: str) -> None:
             from cgankd.app import pipeline
 
             answer.result = pipeline.stage(
-                name=function,
-                run=run,
+                function,
+                run,
                 recipe=recipe,
                 overrides=set_,
                 device=device,
@@ -143,11 +143,7 @@ for _name, _function, _help in (
     ("score", "scores", "Score every pool sample: density ratio and teacher."),
     ("find-neighbours", "neighbours", "Find near-duplicates, nearest real images and outliers."),
     ("train-students", "students", "Train every arm's students; steps and rates by validation."),
-    (
-        "report",
-        "report",
-        "Evaluate the students on the test split; write report/report.html.",
-    ),
+    ("report", "report", "Evaluate the students on the test split; write report/report.html."),
 ):
     _stage_command(_name, _function, _help)
 
@@ -163,7 +159,7 @@ def select(
     with _answering(json) as answer:
         from cgankd.app import pipeline
 
-        answer.result = pipeline.select(run=run, name=name, overrides=set_, console=answer.console)
+        answer.result = pipeline.select(run, name=name, overrides=set_, console=answer.console)
 
 
 @app.command("check")
@@ -181,7 +177,7 @@ def check(
         from cgankd.app import pipeline
 
         answer.result = pipeline.check(
-            run=run,
+            run,
             selection=selection,
             overrides=set_,
             device=device,
@@ -211,9 +207,7 @@ def diff(
     with _answering(json) as answer:
         from cgankd.app import diff
 
-        answer.result = diff.diff(
-            before=before, after=after, from_=from_, to=to, console=answer.console
-        )
+        answer.result = diff.diff(before, after, from_=from_, to=to, console=answer.console)
 
 
 @app.command("review")
@@ -235,7 +229,7 @@ def review(
         from cgankd.app.review.served import serve
 
         answer.result = serve.serve(
-            spec=spec, port=port, host=host, reviewer=reviewer, console=answer.console
+            spec, port=port, host=host, reviewer=reviewer, console=answer.console
         )
 
 
@@ -263,7 +257,7 @@ def regenerate(
         from cgankd.app import regenerating
 
         answer.result = regenerating.regenerate(
-            where=where,
+            where,
             keys=keys,
             keys_file=keys_file,
             verify=verify,
@@ -302,7 +296,7 @@ def release(
         from cgankd.app import pipeline
 
         answer.result = pipeline.release(
-            run=run,
+            run,
             version=version,
             selection=selection,
             rejected=rejected,
@@ -325,7 +319,7 @@ def verify(
     with _answering(json) as answer:
         from cgankd.app import inspecting
 
-        answer.result = inspecting.verify(spec=spec, offline=offline, console=answer.console)
+        answer.result = inspecting.verify(spec, offline=offline, console=answer.console)
 
 
 @app.command("publish")
@@ -358,8 +352,8 @@ def publish(
         from cgankd.app import publishing
 
         answer.result = publishing.publish_release(
-            folder=folder,
-            target=target,
+            folder,
+            target,
             private=private,
             dry_run=dry_run,
             generator=generator,
@@ -413,9 +407,9 @@ def train_student(
         from cgankd.app import train_from_release
 
         answer.result = train_from_release.train(
-            dataset=dataset,
-            student=student,
-            out=out,
+            dataset,
+            student,
+            out,
             real=real,
             method=method,
             overrides=set_,
@@ -439,7 +433,7 @@ def evaluate(
         from cgankd.app import evaluating
 
         answer.result = evaluating.evaluate(
-            model=model, source=source, overrides=set_, device=device, console=answer.console
+            model, source, overrides=set_, device=device, console=answer.console
         )
 
 
@@ -463,8 +457,8 @@ def publish_student(
         from cgankd.app import publishing
 
         answer.result = publishing.publish_student(
-            student=student,
-            target=target,
+            student,
+            target,
             private=private,
             dry_run=dry_run,
             license=license,
@@ -481,7 +475,7 @@ def info(
     with _answering(json) as answer:
         from cgankd.app import inspecting
 
-        answer.result = inspecting.info(path=path, console=answer.console)
+        answer.result = inspecting.info(path, console=answer.console)
 
 
 @app.command("recipes")

@@ -11,6 +11,7 @@ import pytest
 from cgankd.shardset.errors import BadInput, CorruptShard, RunBusy, StaleStage
 from cgankd.shardset.files import read_json
 from cgankd.shardset.pool.run_folder import STAGES, RunFolder
+from cgankd.shardset.records import PoolFacts
 
 HOLDER = """
 import sys
@@ -152,3 +153,13 @@ def test_facts_of_an_unfinished_stage_are_refused(run):
     """The message says what to run."""
     with pytest.raises(BadInput, match="teacher is not finished"):
         run.stage_facts("teacher")
+
+
+def test_facts_are_read_as_the_record_that_they_were_written_as(run):
+    """An older pool does not say by which libraries it was made; other facts are named."""
+    facts = {"pool_id": "a", "samples": 3, "rounds": 1, "shards": 1, "manifest_sha256": "b"}
+    run.finish_stage("pool", FIELDS, facts)
+    assert run.read_facts("pool", PoolFacts) == PoolFacts(**facts, libraries={})
+    run.finish_stage("pool", FIELDS, {**facts, "samples": "3"})
+    with pytest.raises(BadInput, match="is of another version: samples:"):
+        run.read_facts("pool", PoolFacts)
