@@ -13,7 +13,7 @@ from PIL import Image
 
 from cgankd.app import evaluating, pipeline, train_from_release
 from cgankd.app.console import Console
-from cgankd.app.stages.release import _without_place
+from cgankd.app.recipe import without_place
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.pool.plan import read_plan, write_plan
 from cgankd.shardset.tables import read_numbered, read_table
@@ -273,10 +273,10 @@ def test_a_release_does_not_say_where_a_file_lies(tmp_path):
     """Only the names of files and folders of this machine go into the manifest."""
     (tmp_path / "data.h5").touch()
 
-    assert _without_place(f"h5:{tmp_path / 'data.h5'}") == "h5:data.h5"
-    assert _without_place(str(tmp_path / "data.h5")) == "data.h5"
-    assert _without_place("hf:someone/faces@main") == "hf:someone/faces@main"
-    assert _without_place("digits") == "digits"
+    assert without_place(f"h5:{tmp_path / 'data.h5'}") == "h5:data.h5"
+    assert without_place(str(tmp_path / "data.h5")) == "data.h5"
+    assert without_place("hf:someone/faces@main") == "hf:someone/faces@main"
+    assert without_place("digits") == "digits"
 
 
 def test_a_pool_that_was_only_planned_follows_the_recipe(tmp_path):
