@@ -1,14 +1,9 @@
 """The page of `cgankd check`: check.json in plain words, with pairs of images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from cgankd.app.pages import data_uri, number, page_templates, percent
+from cgankd.app.pages import number, page_templates, percent
 from cgankd.app.pages.figures import draw_grid
 from cgankd.app.pages.records import CheckFacts, ImageGrid
 from cgankd.curation.metrics import Measured
@@ -111,17 +106,8 @@ HEADLINES = {
 SHARES = ("memorised", "duplicates", "agreement")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two images that are alike, uint8 `[c, h, w]`, and what is to be said of them."""
-
-    first: np.ndarray
-    second: np.ndarray
-    caption: str
-
-
 def render_check(
-    title: str, space: LabelSpace, facts: CheckFacts, pairs: Mapping[str, Sequence[Pair]]
+    title: str, space: LabelSpace, facts: CheckFacts, pairs: Mapping[str, Sequence[ImageGrid]]
 ) -> str:
     """The page's HTML; every text is escaped, nothing is loaded from elsewhere."""
     return (
@@ -137,51 +123,32 @@ def render_check(
             ],
             words=WORDS,
             step_words=STEP_WORDS,
-            ratio=[
-                (name, facts.ratio.overall[name], said)
-                for name, said in RATIO_WORDS.items()
-                if name in facts.ratio.overall
-            ],
-            overall=[
-                (metric, list(rows))
-                for metric, rows in groupby(
-                    sorted(
-                        (row for row in facts.metrics if row.kind == "all"),
-                        key=lambda row: list(WORDS).index(row.metric),
-                    ),
-                    key=attrgetter("metric"),
-                )
-            ],
+            ratio_words=RATIO_WORDS,
+            overall={
+                metric: [n for n in facts.metrics if n.kind == "all" and n.metric == metric]
+                for metric in WORDS
+            },
             by_label=_table(facts.metrics, "group"),
             by_window=_table(facts.metrics, "window"),
             width=PAIR_WIDTH,
-            pairs={
-                kind: [(pair.caption, _address(pair)) for pair in shown]
-                for kind, shown in pairs.items()
-            },
+            pairs={kind: list(map(draw_grid, grids)) for kind, grids in pairs.items()},
         )
     )
 
 
 def _table(metrics: Sequence[Measured], kind: str) -> dict[str, Any]:
     """The numbers of one kind: a row for each place, a column for each metric and reference."""
-    rows: dict[str, dict[tuple[str, str], float | None]] = {}
-    columns: dict[tuple[str, str], None] = {}
-    for row in metrics:
-        if row.kind == kind:
-            split, beside = row.judge.split, "on" if row.references is None else "against"
-            column = row.metric.replace("_", " "), f"{beside} {split}" if split else ""
-            columns[column] = None
-            rows.setdefault(row.place, {})[column] = row.value
+    rows: dict[str, dict[tuple[str, str], float]] = {}
+    for one in metrics:
+        if one.kind == kind:
+            split, beside = one.judge.split, "on" if one.references is None else "against"
+            column = one.metric.replace("_", " "), f"{beside} {split}" if split else ""
+            rows.setdefault(one.place, {})[column] = one.value
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     return {
-        "columns": list(columns),
-        "rows": [(place, [by_column.get(c) for c in columns]) for place, by_column in rows.items()],
+        "columns": columns,
+        "rows": [(place, [row.get(column) for column in columns]) for place, row in rows.items()],
     }
-
-
-def _address(pair: Pair) -> str:
-    grid = ImageGrid("pair", np.stack([pair.first, pair.second]), pair.caption, columns=2)
-    return data_uri(draw_grid(grid).png)
 
 
 def headline(name: str, space: LabelSpace) -> str:
@@ -197,9 +164,9 @@ def failures(
     lines = {}
     for name, limit in limits.items():
         value = overall.get(name)
+        least = name == "agreement"
         if limit is None:
             continue
-        least = name == "agreement"
         if value is None:
             lines[name] = f"{name} cannot be measured here, and check.{name} is {limit:g}."
         elif value < limit if least else value > limit:

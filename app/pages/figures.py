@@ -170,24 +170,22 @@ def draw_grid(grid: ImageGrid, number: int = 1) -> Figure:
     rows = -(-count // columns)
     # One pixel of gap is seen at any enlargement; large images get more.
     gap = max(1, width // 24)
-    canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
+    canvas = Image.new("RGBA", (columns * (width + gap) - gap, rows * (height + gap) - gap))
     for index, image in enumerate(grid.pixels):
         row, column = divmod(index, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        place = canvas[top : top + height, left : left + width]
-        place[..., :3] = image.transpose(1, 2, 0)  # one channel fills three
-        place[..., 3] = 255
+        colours = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
+        canvas.paste(Image.fromarray(colours), (column * (width + gap), row * (height + gap)))
     file = io.BytesIO()
-    Image.fromarray(canvas).save(file, format="png", optimize=True)
+    canvas.save(file, format="png", optimize=True)
     widest = STRIP_WIDTH if grid.axis else GRID_WIDTH
-    scale = max(1.0, min(widest / canvas.shape[1], IMAGE_WIDTH / width))
+    scale = max(1.0, min(widest / canvas.width, IMAGE_WIDTH / width))
     return Figure(
         f"images-{number}-{_slug(grid.name)}",
         "grid",
         grid.name,
         grid.caption,
         file.getvalue(),
-        width=int(canvas.shape[1] * (int(scale) if scale >= 2 else scale)),
+        width=int(canvas.width * (int(scale) if scale >= 2 else scale)),
         enlarged=scale > 1,
         axis=grid.axis,
     )

@@ -5,7 +5,7 @@ images that their numbers allow. The fresh student learns from kept images alone
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,18 +90,12 @@ def train_judge(ctx: Context, pixels: np.ndarray, labels: np.ndarray, purpose: s
 class JudgedPool:
     """What the judge sees in the pool and in the real images that are no test images."""
 
-    sha256: str
-    images: int  # real training images it was trained on
+    facts: JudgeFacts
     pool: np.ndarray  # float32 [n, d], in key order
     predictions: np.ndarray  # [n], the labels it predicts, raw
     train: np.ndarray  # float32 [m, d], of the label budget
     validation: np.ndarray
     pictures: Mapping[int, np.ndarray]  # uint8 [c, h, w] of the keys asked for
-
-    @property
-    def facts(self) -> JudgeFacts:
-        """What is recorded of the judge."""
-        return JudgeFacts(net=NET, sha256=self.sha256, images=self.images)
 
 
 def judge_pool(ctx: Context, wanted: Sequence[int]) -> JudgedPool:
@@ -123,8 +117,7 @@ def judge_pool(ctx: Context, wanted: Sequence[int]) -> JudgedPool:
             progress(spec.first_key + spec.count, plan.count, {})
     pool = np.concatenate(parts)
     return JudgedPool(
-        sha256=sha256,
-        images=len(data.all_train_labels),
+        facts=JudgeFacts(net=NET, sha256=sha256, images=len(data.all_train_labels)),
         pool=pool,
         predictions=judge.predictions(pool),
         train=judge.features(data.train_pixels),
@@ -139,9 +132,8 @@ def judged_numbers(ctx: Context, judged: JudgedPool, kept: Kept) -> tuple[Measur
     """
     data, labels = ctx.data, kept.labels
     features, predicted = judged.pool[kept.rows], judged.predictions[kept.rows]
-    net, sha256 = f"judge, {NET}", judged.sha256
-    alone = Judge(net, sha256, None)
-    train, validation = Judge(net, sha256, "train"), Judge(net, sha256, "validation")
+    alone = Judge(f"judge, {NET}", judged.facts.sha256, None)
+    train, validation = replace(alone, split="train"), replace(alone, split="validation")
     alone.check(ctx.run.read_facts("ratio", RatioFacts).sha256)
     against_train = feature_metrics(features, judged.train)
     against_validation = [
@@ -220,20 +212,16 @@ def along_the_label(
     def score(rows: np.ndarray, labels: np.ndarray) -> Metric:
         return Metric.alone("label_score", label_score, predicted[rows], labels)
 
+    sets = ((np.arange(len(conditions)), conditions), (kept.rows, kept.labels))
+
     def along(
         metric: Callable[[np.ndarray, np.ndarray], Metric], reals: np.ndarray | None, caption: str
     ) -> AlongRecord:
         (all_raw, *raw), (all_kept, *selected) = (
-            [
-                number
-                for number in measure(
-                    metric(rows, labels), labels, reals, space, measured_by, config
-                )
-                if number.kind != "group"
-            ]
-            for rows, labels in (
-                (np.arange(len(conditions)), conditions),
-                (kept.rows, kept.labels),
+            [number for number in numbers if number.kind != "group"]
+            for numbers in (
+                measure(metric(rows, labels), labels, reals, space, measured_by, config)
+                for rows, labels in sets
             )
         )
         return AlongRecord(
@@ -296,35 +284,17 @@ def learned_numbers(
                 progress=progress,
             )
         channels, size = pixels.shape[1:3]
-        save_network(
-            folder,
-            net,
-            name=training.network,
-            outputs=space.outputs,
-            channels=channels,
-            size=size,
-            facts=ctx.network_facts,
-        )
+        shape = {"outputs": space.outputs, "channels": channels, "size": size}
+        save_network(folder, net, name=training.network, facts=ctx.network_facts, **shape)
         return lambda real: predictions(
             outputs_of(net, real, device=ctx.device, precision=ctx.precision), space
         )
 
     predicted = learned_predictions(learn, pixels, labels, data.validation_pixels)
-    metric = label_metric(
-        space,
-        predicted,
-        data.validation_labels,
-        "classification_accuracy_score",
-        "learned_error",
-    )
-    judge = Judge(
-        f"student, {training.network}, of kept images", weights_sha256(folder), "validation"
-    )
-    facts = LearnedFacts(
-        network=training.network,
-        steps=training.steps,
-        batch=training.batch,
-        lr=training.lr,
-        images=len(labels),
-    )
+    names = "classification_accuracy_score", "learned_error"
+    metric = label_metric(space, predicted, data.validation_labels, *names)
+    net = f"student, {training.network}, of kept images"
+    judge = Judge(net, weights_sha256(folder), "validation")
+    config = training.model_dump(include={"network", "steps", "batch", "lr"})
+    facts = LearnedFacts(**config, images=len(labels))
     return check_numbers(ctx, judge, data.validation_labels, metric), facts

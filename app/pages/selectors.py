@@ -4,6 +4,7 @@ Whether the teacher agrees is by nature the teacher's to say, and copies and wei
 the features and by the ratios that selected. Each number says what its net had a part in.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,8 @@ from typing import Literal
 import numpy as np
 
 from cgankd.app.context import Context
-from cgankd.app.pages.check import Pair
 from cgankd.app.pages.judge import check_numbers, label_metric
-from cgankd.app.pages.records import Kept, MemorisedPair
+from cgankd.app.pages.records import ImageGrid, Kept, MemorisedPair
 from cgankd.curation.metrics import Judge, Measured, Metric
 from cgankd.curation.metrics.metrics import (
     confidence_gap,
@@ -49,20 +49,12 @@ class Copies:
         pairs = [rows[:2] for rows in self.groups[:SHOWN]]
         return np.concatenate([*pairs, self.memorised[:SHOWN]])
 
-    def duplicate_keys(self, keys: np.ndarray) -> tuple[tuple[int, ...], ...]:
-        """The keys of each group of near-duplicates; `keys` int64 `[n]` are the pool's."""
-        return tuple(tuple(keys[rows].tolist()) for rows in self.groups)
-
     def memorised_pairs(self, keys: np.ndarray) -> tuple[MemorisedPair, ...]:
-        """Every memorised sample with its training image."""
+        """Every memorised sample with its training image; `keys` int64 `[n]` are the pool's."""
+        columns = keys[self.memorised], self.real_id, self.similarity.astype(float)
         return tuple(
             MemorisedPair(key=key, real_id=real, similarity=similarity)
-            for key, real, similarity in zip(
-                keys[self.memorised].tolist(),
-                self.real_id.tolist(),
-                self.similarity.astype(float).tolist(),
-                strict=True,
-            )
+            for key, real, similarity in zip(*(c.tolist() for c in columns), strict=True)
         )
 
 
@@ -93,28 +85,26 @@ def find_copies(ctx: Context, neighbours: Neighbours, scores: Scores, kept: Kept
 
 def image_pairs(
     ctx: Context, pictures: Mapping[int, np.ndarray], scores: Scores, copies: Copies
-) -> dict[str, list[Pair]]:
+) -> dict[str, list[ImageGrid]]:
     """The pairs that the page shows, by kind; `pictures` has the shown images by key."""
-    key, name_of = scores.key, ctx.space.display
-    alike = [
-        Pair(
-            pictures[int(key[rows[0]])],
-            pictures[int(key[rows[1]])],
-            f"{name_of(scores.label[rows[0]])}: {len(rows)} alike",
-        )
-        for rows in copies.groups[:SHOWN]
-    ]
-    memorised = [
-        Pair(
-            pictures[int(key[row])],
-            ctx.data.train_pixels[real],
-            f"{name_of(scores.label[row])}: similarity {similarity:.4f}",
-        )
-        for row, real, similarity in zip(
-            copies.memorised[:SHOWN], copies.real_id, copies.similarity, strict=False
-        )
-    ]
-    return {"duplicates": alike, "memorised": memorised}
+
+    def pair(row: int, other: np.ndarray, words: str) -> ImageGrid:
+        caption = f"{ctx.space.display(scores.label[row])}: {words}"
+        return ImageGrid("pair", np.stack([picture(row), other]), caption, columns=2)
+
+    def picture(row: int) -> np.ndarray:
+        return pictures[int(scores.key[row])]
+
+    memorised = zip(copies.memorised, copies.real_id, copies.similarity, strict=True)
+    return {
+        "duplicates": [
+            pair(rows[0], picture(rows[1]), f"{len(rows)} alike") for rows in copies.groups[:SHOWN]
+        ],
+        "memorised": [
+            pair(row, ctx.data.train_pixels[real], f"similarity {similarity:.4f}")
+            for row, real, similarity in itertools.islice(memorised, SHOWN)
+        ],
+    }
 
 
 def teacher_on_kept(

@@ -1,10 +1,10 @@
 """`cgankd check`: is a selection fit to be published, and if not, what to change."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cgankd.app.context import Context, Facts
 from cgankd.app.pages.check import REMEDIES, failures, render_check
@@ -39,14 +39,14 @@ from cgankd.app.stages.selections import (
 )
 from cgankd.curation.metrics import Measured
 from cgankd.curation.metrics.error_bound import bound_terms, label_loss, which_to_work_on
-from cgankd.curation.metrics.two_sample import TwoSampleByLabel, two_sample_by_label
+from cgankd.curation.metrics.two_sample import two_sample_by_label
 from cgankd.curation.policies import Policy
 from cgankd.curation.policies.rule import Scores
 from cgankd.shardset.errors import BadInput, CheckFailed
 from cgankd.shardset.files import derive_seed, sha256_file, write_bytes, write_json
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.records import PoolFacts, RatioFacts, TeacherFacts, finite
+from cgankd.shardset.records import RatioFacts, TeacherFacts, finite
 from cgankd.shardset.samples import open_samples
 
 
@@ -81,16 +81,13 @@ def check(ctx: Context, name: str = "cgan-kd") -> Facts:
         "auc": two_sample[name].overall.auc if two_sample else None,
         **{limit: of_all[limit] for limit in REMEDIES if limit in of_all},
     }
-    ratio, bound = (
-        ctx.run.read_facts("ratio", RatioFacts),
-        bound_facts(ctx, scores, sets, two_sample),
-    )
+    ratio = ctx.run.read_facts("ratio", RatioFacts)
+    bound = bound_facts(ctx, scores, sets, two_sample)
     limits = ctx.recipe.check.limits
     broken = failures(limits, overall)
     advice = [f"{line} {REMEDIES[limit]}" for limit, line in broken.items()]
     advice += [f"Density ratio refused: {problem}" for problem in ratio.problems]
     advice += [f"Error bound: {bound.line}"] if bound else []
-    reasons = pc.value_counts(table["reason"].drop_null()).to_pylist()
     facts = CheckFacts(
         selection=name,
         selection_sha256=sha256_file(ctx.run.selections / f"{name}.parquet"),
@@ -100,18 +97,12 @@ def check(ctx: Context, name: str = "cgan-kd") -> Facts:
         overall=overall,
         pool=len(table),
         kept=len(kept.rows),
-        dropped={row["values"]: row["counts"] for row in reasons},
+        dropped=Counter(table["reason"].drop_null().to_pylist()),
         labels=label_rows(ctx, kept, copies, two_sample.get(name), numbers),
-        two_sample={
-            one: TwoSampleFacts(
-                overall=rows.overall,
-                labels={ctx.space.group_names[g]: row for g, row in rows.per_label.items()},
-            )
-            for one, rows in two_sample.items()
-        },
+        two_sample=two_sample,
         bound=bound,
         ratio=RatioSummary(problems=ratio.problems, overall=ratio.overall),
-        duplicates=copies.duplicate_keys(scores.key),
+        duplicates=tuple(tuple(scores.key[rows].tolist()) for rows in copies.groups),
         memorised=copies.memorised_pairs(scores.key),
         judge=judged.facts,
         learned=learning,
@@ -154,39 +145,45 @@ def kept_of(ctx: Context, name: str, samples: int) -> tuple[Kept, Policy, pa.Tab
 
 def sets_of_arms(ctx: Context, scores: Scores) -> dict[str, Kept]:
     """What each step of the selection keeps, by the recipe's policy."""
-    plan = read_plan(ctx.run.pool / "plan.json")
-    sets = {}
-    policies = selection_policies(ctx)
-    for name in ARMS_WITHOUT_REVIEWS:
-        decided = decide(ctx, scores, plan, policies[name])
-        sets[name] = Kept(np.flatnonzero(decided.kept), decided.label[decided.kept])
-    return sets
+    plan, policies = read_plan(ctx.run.pool / "plan.json"), selection_policies(ctx)
+    decided = {name: decide(ctx, scores, plan, policies[name]) for name in ARMS_WITHOUT_REVIEWS}
+    return {
+        name: Kept(np.flatnonzero(selection.kept), selection.label[selection.kept])
+        for name, selection in decided.items()
+    }
 
 
 def two_sample_checks(
     ctx: Context, judged: JudgedPool, sets: Mapping[str, Kept]
-) -> dict[str, TwoSampleByLabel]:
+) -> dict[str, TwoSampleFacts]:
     """The two-sample check of each set against all real images but the test ones; empty where
     every label has too few of either.
     """
-    data, group_of = ctx.data, ctx.space.group_of
+    data, space = ctx.data, ctx.space
     try:
-        return two_sample_by_label(
+        rows_of = two_sample_by_label(
             np.concatenate([judged.train, judged.validation]),
-            group_of(np.concatenate([data.train_labels, data.validation_labels])),
-            {name: (judged.pool[k.rows], group_of(k.labels)) for name, k in sets.items()},
+            space.group_of(np.concatenate([data.train_labels, data.validation_labels])),
+            {name: (judged.pool[k.rows], space.group_of(k.labels)) for name, k in sets.items()},
             seed=derive_seed(ctx.recipe.seed, "two samples") % 2**32,
         )
     except BadInput as problem:
         ctx.console.note(str(problem))
         return {}
+    return {
+        name: TwoSampleFacts(
+            overall=rows.overall,
+            labels={space.group_names[group]: row for group, row in rows.per_label.items()},
+        )
+        for name, rows in rows_of.items()
+    }
 
 
 def bound_facts(
     ctx: Context,
     scores: Scores,
     sets: Mapping[str, Kept],
-    two_sample: Mapping[str, TwoSampleByLabel],
+    two_sample: Mapping[str, TwoSampleFacts],
 ) -> BoundFacts | None:
     """The error bound's terms of each set, and which to work on; None without two-sample checks."""
     if not two_sample:
@@ -214,25 +211,27 @@ def label_rows(
     ctx: Context,
     kept: Kept,
     copies: Copies,
-    two_sample: TwoSampleByLabel | None,
+    two_sample: TwoSampleFacts | None,
     numbers: tuple[Measured, ...],
 ) -> tuple[dict[str, str | int | float | None], ...]:
     """A row for each label, or part of the range, worst first: the one of which the judge predicts
     the fewest right.
     """
     space = ctx.space
-    final = np.full(ctx.run.read_facts("pool", PoolFacts).samples, -1)
-    final[kept.rows] = space.group_of(kept.labels)
+    groups = space.group_of(kept.labels)
 
-    def counted(rows: np.ndarray) -> np.ndarray:
-        return np.bincount(final[rows], minlength=len(space.group_names))
+    def counted(rows: Sequence[int] | np.ndarray) -> list[int]:
+        """How many of some kept rows of the pool each group has."""
+        of = groups[np.searchsorted(kept.rows, rows)]
+        return np.bincount(of, minlength=len(space.group_names)).tolist()
 
-    beyond = np.concatenate([np.empty(0, np.int64), *(rows[1:] for rows in copies.groups)])
-    sizes, repeated, copied = counted(kept.rows), counted(beyond), counted(copies.memorised)
+    sizes, copied = counted(kept.rows), counted(copies.memorised)
+    repeated = counted([row for rows in copies.groups for row in rows[1:]])
+    auc = {name: row.auc for name, row in two_sample.labels.items()} if two_sample else {}
     by: dict[tuple[str, float | None], float | None] = {}
-    for row in numbers:
-        if row.kind == "group":  # against training images, where it is against validation ones too
-            by.setdefault((row.metric, row.label), finite(row.value))
+    for number in numbers:
+        if number.kind == "group":  # against training images, where also against validation ones
+            by.setdefault((number.metric, number.label), finite(number.value))
     if isinstance(space, ContinuousLabels):
         headline, others = "label_score", ("teacher_label_score", "learned_error")
     else:
@@ -240,23 +239,16 @@ def label_rows(
     rows: list[Facts] = [
         {
             "label": name,
-            "kept": int(sizes[group]),
-            headline: by[headline, group],
-            **{other: by[other, group] for other in others},
-            "auc": two_sample.per_label[group].auc
-            if two_sample and group in two_sample.per_label
-            else None,
-            "fid": by["fid", group],
-            "coverage": by["coverage", group],
-            "memorised": int(copied[group]),
-            "duplicates": int(repeated[group]),
+            "kept": sizes[group],
+            **{metric: by[metric, group] for metric in (headline, *others)},
+            "auc": auc.get(name),
+            **{metric: by[metric, group] for metric in ("fid", "coverage")},
+            "memorised": copied[group],
+            "duplicates": repeated[group],
         }
         for group, name in enumerate(space.group_names)
     ]
     sign = 1 if headline == "agreement" else -1
-
-    def goodness(row: Facts) -> float:
-        """Of a label of which nothing was kept it is the least."""
-        return -np.inf if row[headline] is None else sign * row[headline]
-
-    return tuple(sorted(rows, key=goodness))
+    # Of a label of which nothing was kept the headline is the least.
+    worst = [-np.inf if row[headline] is None else sign * row[headline] for row in rows]
+    return tuple(rows[group] for group in np.argsort(worst, kind="stable"))
