@@ -180,25 +180,21 @@ def open_reals(subject: Subject) -> Reals:
     """
     if subject.kind != "run" or not (subject.path / "recipe.yaml").is_file():
         raise BadInput(f"{subject.path} holds no real images; open the run that it was made by")
+    import torch
+
+    from cgankd.app.console import Console
+    from cgankd.app.context import Context
     from cgankd.app.recipe import load_recipe
-    from cgankd.shardset.sources.read import read_source
-    from cgankd.shardset.splits import RealData, split_reals
+    from cgankd.shardset.pool.run_folder import RunFolder
 
     recipe = load_recipe(str(subject.path / "recipe.yaml"))
-    source = read_source(
-        recipe.source,
-        size=recipe.image.size,
-        channels=recipe.image.channels,
-        columns=recipe.columns,
-        task=recipe.task,
-        label=recipe.label,
-    )
+    context = Context(RunFolder(subject.path), recipe, torch.device("cpu"), Console(json=True))
     known = subject.facts.get("source", {}).get("fingerprint")
-    if known not in (None, source.fingerprint):
+    if known not in (None, context.reals.fingerprint):
         raise BadInput(
             f"{recipe.source} holds other images than when {subject.path} was made; restore them"
         )
-    data = RealData(source, split_reals(source, recipe.budget, seed=recipe.seed))
+    data = context.data
     return Reals(
         np.concatenate([data.train_pixels, data.validation_pixels]),
         np.concatenate([data.train_labels, data.validation_labels]),
@@ -226,14 +222,10 @@ def rows_along(subject: Subject, count: int) -> np.ndarray:
     kept = np.flatnonzero(subject.kept)
     if not kept.size:
         return kept
-    order = kept[np.argsort(subject.label[kept], kind="stable")]
-    labels = subject.label[order]
-    wanted = np.linspace(labels[0], labels[-1], count)
-    at = np.clip(np.searchsorted(labels, wanted), 1, max(len(order) - 1, 1))
-    before = wanted - labels[at - 1] < labels[np.minimum(at, len(order) - 1)] - wanted
-    nearest = np.minimum(np.where(before, at - 1, at), len(order) - 1)
-    _, first = np.unique(nearest, return_index=True)
-    return order[nearest[np.sort(first)]]
+    labels = subject.label[kept]
+    wanted = np.linspace(labels.min(), labels.max(), count)
+    nearest = [int(np.abs(labels - label).argmin()) for label in wanted]
+    return kept[list(dict.fromkeys(nearest))]
 
 
 @dataclass(frozen=True)

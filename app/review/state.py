@@ -112,6 +112,8 @@ class ReviewState:
         if verdict == "relabel":
             if label is None:
                 raise BadInput("relabel needs a label; choose one")
+            if self.subject.space.task == "classification" and float(label).is_integer():
+                label = int(label)  # a page may say 5.0
             label = checked_label(label, self.subject.space, "the new label")
         before = self._at(rows)
         self._decide(

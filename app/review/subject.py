@@ -5,7 +5,7 @@ somebody looks.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,11 @@ from cgankd.curation.policies.neighbour_rules import duplicate_groups, memorised
 from cgankd.curation.policies.rule import Scores, aligned_rows
 from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import BadInput, CorruptShard
-from cgankd.shardset.files import read_json
 from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.run_folder import RunFolder
-from cgankd.shardset.samples import DECISIONS, PoolPlaces, ReleasePlaces, Samples, open_samples
+from cgankd.shardset.samples import PoolPlaces, ReleasePlaces, Samples, open_samples
 from cgankd.shardset.tables import read_metadata, read_table
 
 SCORES = (
@@ -105,10 +104,9 @@ class Subject:
         """A number int64 `[n]` that near-duplicates share; −1 for samples unlike all others."""
         number = np.full(len(self), -1, np.int64)
         if self.neighbours is not None:
-            rows = np.searchsorted(self.key, self.neighbours.key)
+            rows = self.rows_of(self.neighbours.key)
             component = duplicate_groups(self.neighbours, self.group[rows], "calibrated")
-            alike = np.bincount(component)[component] > 1
-            number[rows[alike]] = component[alike]
+            number[rows] = np.where(np.bincount(component)[component] > 1, component, -1)
         return number
 
     @cached_property
@@ -116,7 +114,7 @@ class Subject:
         """Bool `[n]`: as near to a training image as no two different real images are."""
         mask = np.zeros(len(self), bool)
         if self.neighbours is not None:
-            rows = np.searchsorted(self.key, self.neighbours.key)
+            rows = self.rows_of(self.neighbours.key)
             mask[rows] = memorised(self.neighbours, self.group[rows], "calibrated")
         return mask
 
@@ -139,18 +137,20 @@ def open_subject(
     """
     samples = open_samples(spec)
     if samples.kind == "run":
-        return with_selection(_open_run(samples, reviews), selection)
-    samples.selected(selection)
-    return _open_release(samples, reviews)
+        return _decided(_open_run(samples, reviews), samples, selection)
+    return _decided(_open_release(samples, reviews), samples, selection)
 
 
 def with_selection(subject: Subject, name: str | None) -> Subject:
     """The same samples of a run with the decisions of another selection."""
-    samples = open_samples(subject.path)
+    return _decided(subject, open_samples(subject.path), name)
+
+
+def _decided(subject: Subject, samples: Samples, name: str | None) -> Subject:
     name = samples.selected(name)
     if name is None:
         return replace(subject, notes=(*subject.notes, "no selection yet: run `cgankd select`"))
-    path, table = samples.selection_file(name), samples.decisions(name)
+    table = samples.decisions(name)
     if not np.array_equal(table["key"].to_numpy(), subject.key):
         note = f"selection {name} decides on {len(table):,} samples of {len(subject):,}: not shown"
         return replace(subject, notes=(*subject.notes, f"{note}; select again"))
@@ -159,7 +159,7 @@ def with_selection(subject: Subject, name: str | None) -> Subject:
         selection=name,
         policy=_policy(samples.curation(name).get("policy")),
         label=table["label"].to_numpy(),
-        reason=_reasons(table, path),
+        reason=_reasons(table, f"{samples.path}, selection {name}"),
     )
 
 
@@ -168,41 +168,38 @@ def _open_run(samples: Samples, reviews: Path | None) -> Subject:
     run, plan = samples.run, read_plan(samples.run.pool / "plan.json")
     if not any(run.pool.glob("*.parquet")):
         raise BadInput(f"{run.pool} holds no samples yet; run produce first")
-    rows, table = samples.produced(("key", "label", "status")), None
-    notes = []
+    rows, scores, notes = samples.produced(("key", "label", "status")), None, []
     if len(rows) < plan.count:
         notes.append(f"{len(rows):,} of {plan.count:,} samples are produced")
     if not samples.score_files():
         notes.append("no scores yet: run `cgankd score`")
     else:
-        table = samples.scores(_score_columns(samples))
-        if not table["key"].equals(rows["key"]):
-            notes.append(f"{len(table):,} of {len(rows):,} samples are scored: run score again")
-            table = None
-    neighbours = _read_neighbours(run, notes)
-    subject = _subject(
+        scores = samples.scores(("key", "status", *_score_columns(samples)))
+        if not scores["key"].equals(rows["key"]):
+            notes.append(f"{len(scores):,} of {len(rows):,} samples are scored: run score again")
+            scores = None
+    ratio = run.stage_facts("ratio") if run.is_finished("ratio") else {"problems": ()}
+    subject = _undecided(
         samples,
-        table,
-        key=rows["key"].to_numpy(),
-        original_label=rows["label"].to_numpy(),
-        scored=pc.equal((rows if table is None else table)["status"], "ok").to_numpy(),
+        rows.rename_columns(["key", "original_label", "status"]),
+        scores,
         facts=run.facts(),
+        ratio_problems=ratio["problems"],
         reviews=reviews or samples.path / "reviews",
     )
-    if neighbours is not None:
-        try:
-            at = aligned_rows(neighbours, subject.key, subject.scored)
-        except BadInput as problem:
-            notes.append(str(problem))
-            neighbours = None
-        else:
-            for name in ("nearest_real_similarity", "outlier"):
-                subject.scores[name][at] = getattr(neighbours, name)
-            subject.nearest_real[at] = neighbours.nearest_real_id
-    ratio = read_json(run.ratio / "stage.json") if (run.ratio / "stage.json").is_file() else None
+    neighbours = None
+    try:
+        stored = _read_neighbours(run)
+        at = aligned_rows(stored, subject.key, subject.scored)
+    except BadInput as problem:
+        notes.append(str(problem))
+    else:
+        neighbours = stored
+        for name in ("nearest_real_similarity", "outlier"):
+            subject.scores[name][at] = getattr(stored, name)
+        subject.nearest_real[at] = stored.nearest_real_id
     return replace(
         subject,
-        ratio_problems=tuple(ratio["facts"]["problems"]) if ratio else (),
         notes=tuple(notes),
         in_first_round=plan.in_first_round(subject.key),
         neighbours=neighbours,
@@ -222,41 +219,42 @@ def _open_release(samples: Samples, reviews: Path | None) -> Subject:
         reviews = reviews or of_user / release.repo_id / release.version
         where = f"{release.repo_id}@{release.version} on the Hub is read only"
         notes = [f"{where}: verdicts go to {reviews}", *notes]
-    table = samples.scores((*DECISIONS, *_score_columns(samples)[2:]))
-    subject = _subject(
+    table = samples.scores(("key", "original_label", "status", *_score_columns(samples)))
+    subject = _undecided(
         samples,
         table,
-        key=table["key"].to_numpy(),
-        original_label=table["original_label"].to_numpy(),
-        scored=pc.equal(table["status"], "ok").to_numpy(),
+        table,
         facts={"version": manifest.version, **manifest.lineage.plain()},
+        ratio_problems=manifest.lineage.ratio_problems,
         reviews=reviews or path.with_name(f"reviews-{path.name}"),
     )
-    return replace(
-        subject,
-        ratio_problems=manifest.lineage.ratio_problems,
-        selection=manifest.version,
-        policy=_policy(samples.curation(manifest.version).get("policy")),
-        notes=tuple(notes),
-        label=table["label"].to_numpy(),
-        reason=_reasons(table, path),
-    )
+    return replace(subject, notes=tuple(notes))
 
 
-def _subject(
+def _undecided(
     samples: Samples,
-    table: pa.Table | None,
+    rows: pa.Table,
+    scores: pa.Table | None,
     *,
-    key: np.ndarray,
-    original_label: np.ndarray,
-    scored: np.ndarray,
     facts: Mapping[str, Any],
+    ratio_problems: Sequence[str],
     reviews: Path,
 ) -> Subject:
-    """What runs and releases have alike, nothing decided and everything of one round; no table:
-    nothing is scored.
+    """What runs and releases have alike, nothing decided, everything of one round, no neighbours.
+
+    rows: key, original_label, status; scores: status and what there is of scores and predictions,
+    None where nothing is scored.
     """
-    scores, prediction = _scores(table, samples.space, len(key))
+    key, original_label = rows["key"].to_numpy(), rows["original_label"].to_numpy()
+    scored = pc.equal((rows if scores is None else scores)["status"], "ok").to_numpy()
+    columns = {} if scores is None else {n: scores[n] for n in scores.column_names}
+    prediction = np.full(len(key), -1)
+    if samples.space.task == "regression":
+        prediction = np.full(len(key), np.nan)
+        if "teacher_value" in columns:
+            prediction = columns["teacher_value"].to_numpy().astype(np.float64)
+    elif "teacher_label" in columns:
+        prediction = columns["teacher_label"].fill_null(-1).to_numpy()
     return Subject(
         path=samples.path,
         kind=samples.kind,
@@ -264,7 +262,7 @@ def _subject(
         pool_id=samples.pool_id,
         seed=samples.seed,
         facts=facts,
-        ratio_problems=(),
+        ratio_problems=tuple(ratio_problems),
         reviews=reviews,
         selections=samples.selections,
         selection=None,
@@ -278,47 +276,32 @@ def _subject(
         reason=np.where(scored, KEPT, REASONS.index("outlier")).astype(np.int8),
         scored=scored,
         teacher_prediction=prediction,
-        scores=scores,
+        scores={
+            name: columns[name].to_numpy().astype(np.float32)
+            if name in columns
+            else np.full(len(key), np.nan, np.float32)
+            for name in SCORES
+        },
         nearest_real=np.full(len(key), -1),
         in_first_round=np.ones(len(key), bool),  # a release does not say; it fits on all
         neighbours=None,
     )
 
 
-def _score_columns(samples: Samples) -> tuple[str, ...]:
-    """Key and status, and what the tables have of the scores that a page shows."""
+def _score_columns(samples: Samples) -> list[str]:
+    """What the score tables have of the scores and predictions that a page shows."""
     there = set(samples.score_names())
-    wanted = (*SCORES, "teacher_label", "teacher_value")
-    return ("key", "label", "status", *(name for name in wanted if name in there))
+    return [name for name in (*SCORES, "teacher_label", "teacher_value") if name in there]
 
 
-def _scores(
-    table: pa.Table | None, space: LabelSpace, count: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Every score float32 `[n]`, and the teacher's prediction `[n]`."""
-    names = () if table is None else table.column_names
-    scores = {
-        name: table[name].to_numpy().astype(np.float32)
-        if table is not None and name in names
-        else np.full(count, np.nan, np.float32)
-        for name in SCORES
-    }
-    if space.task == "regression":
-        value = np.full(count, np.nan) if table is None else table["teacher_value"].to_numpy()
-        return scores, value.astype(np.float64)
-    if table is None:
-        return scores, np.full(count, -1, np.int64)
-    return scores, table["teacher_label"].fill_null(-1).to_numpy()
-
-
-def _reasons(table: pa.Table, path: Path) -> np.ndarray:
-    """The codes int8 of a selection's reasons."""
+def _reasons(table: pa.Table, where: str) -> np.ndarray:
+    """The codes int8 of a selection's reasons; `CorruptShard` for a drop without a known one."""
     code = pc.index_in(table["reason"], value_set=pa.array(REASONS)).fill_null(KEPT).to_numpy()
     kept = table["kept"].to_numpy()
     if (wrong := np.flatnonzero((code == KEPT) != kept)).size:
         key, reason = table["key"][wrong[0]], table["reason"][wrong[0]]
         raise CorruptShard(
-            f"{path}: key {key} is {'kept' if kept[wrong[0]] else 'dropped'} for {reason}, "
+            f"{where}: key {key} is {'kept' if kept[wrong[0]] else 'dropped'} for {reason}, "
             f"expected one of {', '.join(REASONS)} for what is dropped; select again"
         )
     return code.astype(np.int8)
@@ -332,11 +315,10 @@ def _policy(entries: Any) -> Policy | None:
         return None
 
 
-def _read_neighbours(run: RunFolder, notes: list[str]) -> Neighbours | None:
+def _read_neighbours(run: RunFolder) -> Neighbours:
     path, columns = run.path / "neighbours.parquet", run.neighbours / "columns.parquet"
     if not (path.is_file() and columns.is_file()):
-        notes.append("no neighbours yet: run `cgankd find-neighbours`")
-        return None
+        raise BadInput("no neighbours yet: run `cgankd find-neighbours`")
     thresholds = Thresholds.model_validate(read_metadata(path)["thresholds"])
     pairs = read_table(path, ("key_a", "key_b", "similarity"))
     return Neighbours.from_tables(read_table(columns), pairs, thresholds)

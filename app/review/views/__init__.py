@@ -6,10 +6,8 @@ import argparse
 import html
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import streamlit as st
 from cgankd.app.review.sample import Reals, open_reals
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject, open_subject, with_selection
+from cgankd.curation.policies.selection import KEPT, REASONS
 from cgankd.shardset.errors import CgankdError
 from cgankd.shardset.places import Picture
 
@@ -28,13 +27,11 @@ COLOURS = ("#2a9d8f", "#e76f51", "#6a6df0", "#c9a227", "#d05a8e", "#3a86c8", "#7
 WATCHED = ("pool/stage.json", "scores/stage.json", "neighbours.parquet", "selections/*.parquet")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&^=])")
 
-GRID = "cgankd.grid"
-
 Stamp = tuple[tuple[str, int], ...]
 
 
 def arguments() -> argparse.Namespace:
-    """`spec` and `reviewer` from the command line behind `streamlit run entry.py --`."""
+    """`spec` and `reviewer` from the command line behind `streamlit run serve.py --`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("spec")
     parser.add_argument("--reviewer", default="reviewer")
@@ -43,9 +40,7 @@ def arguments() -> argparse.Namespace:
 
 def opened() -> ReviewState:
     """The tab's state, with the verdicts of other tabs and the selection picked in the sidebar."""
-    spec = arguments().spec
-    stamp = _stamp(spec)
-    base = _subject(spec, stamp, None)
+    base = subject_at()
     held = st.session_state
     if held.get("base") is not base:
         held["base"], held["state"] = base, ReviewState.open(base)
@@ -53,23 +48,19 @@ def opened() -> ReviewState:
     state: ReviewState = held["state"]
     selection = held.get("filter.selection")
     if selection in base.selections and selection != state.subject.selection:
-        state.subject = _subject(spec, stamp, selection)
+        state.subject = subject_at(selection=selection)
     if held["sizes"] != (sizes := _verdict_sizes(base)):
         state.refresh()
         held["sizes"] = sizes
     return state
 
 
-def subject_at(spec: str) -> Subject:
-    """Another run, release or Hub id, opened once for all tabs."""
-    return _subject(spec, _stamp(spec), None)
-
-
-def selected(name: str) -> Subject:
-    """The subject with the decisions of one of its selections."""
-    spec = arguments().spec
-    subject = _subject(spec, _stamp(spec), None)
-    return subject if name == subject.selection else _subject(spec, _stamp(spec), name)
+def subject_at(spec: str | None = None, selection: str | None = None) -> Subject:
+    """A run, release or Hub id, what is reviewed if none is given, opened once for all tabs; with
+    the decisions of a selection of that name.
+    """
+    spec = spec or arguments().spec
+    return _subject(spec, _stamp(spec), selection)
 
 
 def real_images() -> tuple[Reals | None, str | None]:
@@ -82,7 +73,7 @@ def real_images() -> tuple[Reals | None, str | None]:
 def _subject(spec: str, stamp: Stamp, selection: str | None) -> Subject:
     if selection is None:
         return open_subject(spec)
-    return replace(with_selection(_subject(spec, stamp, None), selection))
+    return with_selection(_subject(spec, stamp, None), selection)
 
 
 @st.cache_resource(max_entries=1, show_spinner="Reading the real images…")
@@ -216,56 +207,11 @@ def counts_beside(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, s
         st.dataframe(dropped.fillna(0).astype(int), alt=alt)
 
 
+def drop_text(reason: int) -> str:
+    """`−` and the reason of a drop, by its code; empty for what is kept."""
+    return "" if reason == KEPT else f"−{REASONS[reason]}"
+
+
 def share(value: float) -> str:
     """A share in percent."""
     return f"{100 * value:.1f} %"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One sample of the grid; every text is shown as text."""
-
-    row: int
-    key: int
-    uri: str | None  # data:image/png;base64,…
-    error: str | None  # why there is no image
-    text: str  # below the image
-    name: str  # what a screen reader says
-    verdict: str
-
-
-def grid(
-    cells: Sequence[Cell],
-    *,
-    matching: int,
-    side: int,
-    names: Sequence[str] | None,
-    on_act: Callable[[], None],
-) -> None:
-    """Draws thumbnails with a toolbar and keys as one element for a whole page of samples.
-
-    matching: samples that the filter lets pass; side: of an image, in pixels; names: of the
-    classes, None for numbers; on_act: called when a person did something, which `grid_action` says.
-    """
-    data = {
-        "cells": [asdict(cell) for cell in cells],
-        "matching": matching,
-        "side": side,
-        "names": None if names is None else list(names),
-    }
-    _component()(key=GRID, data=data, on_act_change=on_act)
-
-
-def grid_action() -> dict[str, Any] | None:
-    """What a person did on the grid: `what`, `rows` (a list, or "all"), `label`, `comment`."""
-    component = st.session_state.get(GRID)
-    action = None if component is None else component.get("act")
-    return dict(action) if action else None
-
-
-@cache
-def _component() -> Callable[..., Any]:
-    here = Path(__file__).parent
-    return st.components.v2.component(
-        GRID, css=(here / "grid.css").read_text(), js=(here / "grid.js").read_text()
-    )

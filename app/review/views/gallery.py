@@ -1,5 +1,8 @@
 """The gallery: a filter in the sidebar, and pages of thumbnails to pick from and to judge."""
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,8 @@ from cgankd.app.review.state import (
 )
 from cgankd.app.review.subject import SCORES, Subject
 from cgankd.app.review.views import (
-    Cell,
+    drop_text,
     errors_shown,
-    grid,
-    grid_action,
     mark_read,
     opened,
     plain,
@@ -29,11 +30,12 @@ from cgankd.app.review.views import (
     started,
 )
 from cgankd.app.review.views.one_by_one import draw_sample, give
-from cgankd.curation.policies.selection import KEPT, REASONS
+from cgankd.curation.policies.selection import REASONS
 from cgankd.shardset.errors import BadInput, CgankdError
 from cgankd.shardset.places import stored_pictures
 from cgankd.shardset.reviews import VERDICTS
 
+GRID = "cgankd.grid"
 SIZES = (200, 50, 500, 1000)
 DECISIONS = {"all": None, "kept": True, "dropped": False}
 SHOWN_VERDICTS = (UNREVIEWED, *(name for name in VERDICTS if name != "clear"))
@@ -47,24 +49,33 @@ def draw() -> None:
     for note in subject.notes:
         st.info(plain(note))
     wanted, by, descending = _filter_controls(subject)
-    rows = _rows_shown(state, wanted, by, descending)
+    rows = ordered(subject, state.verdict, matching(subject, state.verdict, wanted), by, descending)
     st.session_state["rows"] = rows
-    _message()
+    if message := st.session_state.pop("message", None):
+        st.error(plain(message))
     if not rows.size:
         st.info("No sample matches this filter. Take something out of it in the sidebar.")
         return
     number, size, side = _page_controls(rows)
-    shown = page(rows, number, size)
-    grid(
-        _cells(state, shown, by),
-        matching=len(rows),
-        side=side,
-        names=subject.space.names if subject.space.task == "classification" else None,
-        on_act=_act,
-    )
+    grid = {
+        "cells": _cells(state, page(rows, number, size), by),
+        "matching": len(rows),
+        "side": side,  # of an image, in pixels
+        "names": list(subject.space.names) if subject.space.task == "classification" else None,
+    }
+    _grid()(key=GRID, data=grid, on_act_change=_act)
     looked_at = st.session_state.pop("looked_at", None)
     if looked_at is not None:
         _enlarged(state, looked_at)
+
+
+@cache
+def _grid() -> Callable[..., Any]:
+    """What draws thumbnails with a toolbar and keys as one element for a whole page of samples."""
+    here = Path(__file__).parent
+    return st.components.v2.component(
+        GRID, css=(here / "grid.css").read_text(), js=(here / "grid.js").read_text()
+    )
 
 
 def _page_controls(rows: np.ndarray) -> tuple[int, int, int]:
@@ -86,58 +97,51 @@ def _turn(by: int) -> None:
     st.session_state["filter.page"] += by
 
 
-def _cells(state: ReviewState, rows: np.ndarray, by: str) -> list[Cell]:
+def _cells(state: ReviewState, rows: np.ndarray, by: str) -> list[dict[str, Any]]:
+    """What the grid shows of each row; every text is shown as text."""
     subject = state.subject
-    images = stored_pictures(subject.places, rows)
     cells = []
-    for row, picture in zip(rows.tolist(), images, strict=True):
-        verdict = state.verdict_text(row)
+    pictures = stored_pictures(subject.places, rows)
+    for row, picture in zip(rows.tolist(), pictures, strict=True):
+        verdict, decision = state.verdict_text(row), drop_text(subject.reason[row])
         label = subject.space.display(subject.label[row].item())
-        decision = _decision(subject, row)
-        text = [label, decision]
-        if by in SCORES:
-            text = [label, f"{subject.scores[by][row]:.3g}", *([decision] if decision else [])]
+        score = f"{subject.scores[by][row]:.3g}" if by in SCORES else ""
+        said = f"{decision or 'kept'}, {verdict or 'no verdict'}"
         cells.append(
-            Cell(
-                row=row,
-                key=int(subject.key[row]),
-                uri=picture.uri,
-                error=picture.error,
-                text=" · ".join(part for part in text if part),
-                name=f"key {subject.key[row]}, label {label}, {decision or 'kept'}, "
-                f"{verdict or 'no verdict'}",
-                verdict=verdict,
-            )
+            {
+                "row": row,
+                "key": int(subject.key[row]),
+                "uri": picture.uri,  # data:image/png;base64,…
+                "error": picture.error,  # why there is no image
+                "text": " · ".join(part for part in (label, score, decision) if part),
+                "name": f"key {subject.key[row]}, label {label}, {said}",  # for a screen reader
+                "verdict": verdict,
+            }
         )
     return cells
 
 
-def _decision(subject: Subject, row: int) -> str:
-    reason = int(subject.reason[row])
-    return "" if reason == KEPT else f"−{REASONS[reason]}"
-
-
 def _act() -> None:
     """Does what was clicked or pressed, before the page is drawn again."""
-    action, state = grid_action(), opened()
-    if action is None:
+    component = st.session_state.get(GRID)
+    action = None if component is None else component.get("act")
+    if not action:
         return
     try:
-        _do(state, action)
+        _do(opened(), dict(action))
     except (CgankdError, OSError) as error:
         st.session_state["message"] = str(error)
 
 
 def _do(state: ReviewState, action: dict[str, Any]) -> None:
+    """Does an action of the grid: `what`, `rows` (a list, or "all"), `label`, `comment`."""
     what = action["what"]
     if what == "undo":
         if state.undo(reviewer=reviewer()) is None:
             raise BadInput("nothing to undo in this tab")
         mark_read()
         return
-    rows = (
-        st.session_state["rows"] if action["rows"] == "all" else np.array(action["rows"], np.int64)
-    )
+    rows = st.session_state["rows"] if action["rows"] == "all" else np.array(action["rows"], int)
     if rows.size and (rows.min() < 0 or rows.max() >= len(state.subject)):
         raise BadInput(f"the page named row {rows.max()}, and there are {len(state.subject):,}")
     if what == "open":
@@ -147,11 +151,6 @@ def _do(state: ReviewState, action: dict[str, Any]) -> None:
         mark_read()
     else:
         give(state, rows, what, action["label"], action["comment"])
-
-
-def _message() -> None:
-    if message := st.session_state.pop("message", None):
-        st.error(plain(message))
 
 
 @st.dialog("Sample", width="large")
@@ -189,12 +188,6 @@ def _filter_controls(subject: Subject) -> tuple[Filter, str, bool]:
         )
         descending = st.checkbox("Largest first", key="filter.descending")
     return wanted, by, descending
-
-
-def _rows_shown(state: ReviewState, wanted: Filter, by: str, descending: bool) -> np.ndarray:
-    """The rows that match, in order."""
-    mask = matching(state.subject, state.verdict, wanted)
-    return ordered(state.subject, state.verdict, mask, by, descending)
 
 
 def _bounds(values: np.ndarray) -> tuple[float, float] | None:

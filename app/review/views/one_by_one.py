@@ -2,6 +2,8 @@
 one after the other, for a phone or for the keyboard alone.
 """
 
+from typing import Literal
+
 import numpy as np
 import streamlit as st
 
@@ -87,11 +89,8 @@ def _undo() -> None:
 def give(
     state: ReviewState, rows: np.ndarray, verdict: Verdict, label: float | None, comment: str
 ) -> None:
-    """Gives a verdict in the reviewer's name; a class comes as a whole number."""
-    if verdict != "relabel":
-        label = None
-    elif label is not None and state.subject.space.task == "classification":
-        label = int(label)
+    """Gives a verdict in the reviewer's name; the label counts for relabel alone."""
+    label = label if verdict == "relabel" else None
     state.give(rows, verdict, reviewer=reviewer(), label=label, comment=comment)
     mark_read()
 
@@ -106,32 +105,22 @@ def draw_sample(state: ReviewState, row: int, place: str, *, keys: bool = False)
     with left:
         picture = thumbnails(state.subject, [row], SIDE)[0]
         pictures([picture], [f"key {state.subject.key[row]}"], SIDE)
-        given = _verdict_buttons(state, row, place, keys=keys)
-        given = _relabel_and_comment(state, row, place) or given
+        given = _verdict_controls(state, row, place, keys=keys)
     with right:
         _facts(state.subject, row)
     return given
 
 
-def _verdict_buttons(state: ReviewState, row: int, place: str, *, keys: bool) -> bool:
-    """Draws a button for each verdict; whether one was pressed."""
-    pressed = False
+def _verdict_controls(state: ReviewState, row: int, place: str, *, keys: bool) -> bool:
+    """Draws a button for each verdict, a new label and a comment; whether one was given."""
+    space, rows, given = state.subject.space, np.array([row]), False
     with st.container(horizontal=True):
         for text, verdict, key in BUTTONS:
-            if st.button(
-                text,
-                key=f"{place}.{verdict}",
-                type="primary" if verdict == "accept" else "secondary",
-                shortcut=key if keys else None,
-            ):
-                give(state, np.array([row]), verdict, None, "")
-                pressed = True
-    return pressed
-
-
-def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
-    """Draws both; whether one was given."""
-    space, given = state.subject.space, False
+            kind: Literal["primary", "secondary"] = "primary" if key == "A" else "secondary"
+            shortcut = key if keys else None
+            if st.button(text, key=f"{place}.{verdict}", type=kind, shortcut=shortcut):
+                give(state, rows, verdict, None, "")
+                given = True
     with st.expander("Relabel, comment"):
         label: float
         if space.task == "classification":
@@ -147,10 +136,10 @@ def _relabel_and_comment(state: ReviewState, row: int, place: str) -> bool:
         comment = st.text_input("Comment", before, key=f"{place}.comment.{row}", max_chars=2000)
         with st.container(horizontal=True):
             if st.button("Relabel", key=f"{place}.relabel"):
-                give(state, np.array([row]), "relabel", label, comment)
+                give(state, rows, "relabel", label, comment)
                 given = True
             if st.button("Comment", key=f"{place}.say", disabled=not comment):
-                state.comment(np.array([row]), comment, reviewer=reviewer())
+                state.comment(rows, comment, reviewer=reviewer())
                 mark_read()
                 given = True
     return given

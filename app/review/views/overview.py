@@ -1,17 +1,21 @@
 """The overview: counts, why samples were dropped, what was measured, where it comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from cgankd.app.pages.records import CheckFacts, read_record
 from cgankd.app.review.policy import counted
 from cgankd.app.review.subject import Subject
-from cgankd.app.review.views import COLOURS, facts_table, opened, plain
-from cgankd.shardset.files import read_json
+from cgankd.app.review.views import COLOURS, errors_shown, facts_table, opened, plain
+from cgankd.shardset.files import sha256_file
 from cgankd.shardset.pool.run_folder import RunFolder
-from cgankd.shardset.records import TeacherFacts
+from cgankd.shardset.records import CheckSummary, TeacherFacts
+from cgankd.shardset.release.manifest import read_manifest
+from cgankd.shardset.release.versions import released_versions
 
 
 def draw() -> None:
@@ -41,7 +45,8 @@ def draw() -> None:
     )
     counts.insert(0, "produced", counts.sum(axis=1))
     st.dataframe(counts, alt="Samples produced, kept and dropped for each label")
-    _metrics(subject)
+    with errors_shown():
+        _metrics(subject)
     st.subheader("Where it comes from")
     facts_table(lineage(subject))
 
@@ -70,8 +75,6 @@ def lineage(subject: Subject) -> list[tuple[str, str]]:
 def _version(subject: Subject) -> str | None:
     if subject.kind == "release":
         return str(subject.facts["version"])
-    from cgankd.shardset.release.versions import released_versions
-
     versions = released_versions(subject.path / "release")
     return versions[-1] if versions else None
 
@@ -83,55 +86,61 @@ def _metrics(subject: Subject) -> None:
     )
     if subject.kind == "run":
         facts_table(_validation(RunFolder(subject.path)))
-    check = check_facts(subject)
+    check = last_check(subject)
     if check is None:
         st.info("Not checked yet: `cgankd check` measures this selection, each label by itself.")
         return
-    for failure in check["failures"]:
+    for failure in check.summary.failures:
         st.warning(plain(failure))
-    if subject.kind == "run" and not check["current"]:
+    if not check.is_current:
         st.info("The check is of an older selection; run `cgankd check` again.")
-    if check["labels"]:
+    if check.labels:
         st.caption("The worst labels first")
-        labels = pd.DataFrame(check["labels"])
-        front = ["label", *(name for name in labels if name != "label")]
-        st.dataframe(labels[front], hide_index=True, alt="Metrics of each label, worst first")
+        labels = pd.DataFrame(check.labels)
+        labels.insert(0, "label", labels.pop("label"))
+        st.dataframe(labels, hide_index=True, alt="Metrics of each label, worst first")
     rows = [
         {
-            "metric": row["metric"],
-            "value": row["value"],
-            "interval": " to ".join(f"{v:.4g}" for v in row["interval"] or ()),
-            "judged by": str(row.get("judge", row)["net"]),
+            "metric": number.metric,
+            "value": number.value,
+            "interval": " to ".join(
+                "?" if v is None else f"{v:.4g}" for v in number.interval or ()
+            ),
+            "judged by": number.net,
         }
-        for row in check["metrics"]
-        if row.get("kind", "all") == "all"
+        for number in check.summary.metrics
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Metrics of the whole selection")
 
 
 def _validation(run: RunFolder) -> list[tuple[str, str]]:
     """The teacher's metrics on validation images, as rows of a table."""
-    rows = []
-    if (run.teacher / "stage.json").is_file():
-        measured = run.read_facts("teacher", TeacherFacts).validation
-        rows += [
-            (f"teacher, validation {name}", f"{value:.4g}") for name, value in measured.items()
-        ]
-    return rows
+    if not run.is_finished("teacher"):
+        return []
+    measured = run.read_facts("teacher", TeacherFacts).validation
+    return [(f"teacher, validation {name}", f"{value:.4g}") for name, value in measured.items()]
 
 
-def check_facts(subject: Subject) -> dict[str, Any] | None:
-    """The last check, if any: `failures`, `labels`, `metrics`, and whether it is `current`."""
-    from cgankd.shardset.files import sha256_file
+@dataclass(frozen=True)
+class Check:
+    """The last check of a selection."""
 
+    summary: CheckSummary
+    labels: Sequence[Mapping[str, str | int | float | None]]  # none for a release
+    is_current: bool  # of the decisions that are shown
+
+
+def last_check(subject: Subject) -> Check | None:
+    """The last check, None if there is none; `CgankdError` for one that another version wrote."""
     if subject.kind == "release":
-        check = subject.facts.get("check")
-        return {"labels": [], **check, "current": True} if check else None
+        summary = read_manifest(subject.path).lineage.check
+        return None if summary is None else Check(summary, (), True)
     run = RunFolder(subject.path)
-    if not (run.check / "check.json").is_file():
+    path = run.check / "check.json"
+    if not path.is_file():
         return None
-    check = read_json(run.check / "check.json")
-    path = run.selections / f"{check['selection']}.parquet"
-    same = check["selection"] == subject.selection and path.is_file()
-    current = same and sha256_file(path) == check.get("selection_sha256")
-    return {**check, "current": current}
+    check = read_record(path, CheckFacts, "check")
+    table = run.selections / f"{check.selection}.parquet"
+    same = check.selection == subject.selection and table.is_file()
+    is_current = same and sha256_file(table) == check.selection_sha256
+    return Check(check.of_release(), check.labels, is_current)

@@ -21,9 +21,16 @@ from cgankd.app.review.policy import Preview, counted, preview, run_selection, s
 from cgankd.app.review.sample import thumbnails
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject
-from cgankd.app.review.views import counts_beside, opened, pictures, plain, share, started
+from cgankd.app.review.views import (
+    counts_beside,
+    drop_text,
+    opened,
+    pictures,
+    plain,
+    share,
+    started,
+)
 from cgankd.curation.policies import Policy
-from cgankd.curation.policies.selection import REASONS, Selection
 from cgankd.shardset.errors import BadInput
 
 OFF = "off"
@@ -81,7 +88,8 @@ def slot_controls(
         current = getattr(start, slot)
         first = OFF if current is None or current.kind not in rules else current.kind
         help_text = plain(field.description or "")
-        kind = _one_of(slot, [OFF, *rules], first, f"policy.{slot}", help_text)
+        key = started(f"policy.{slot}", first)
+        kind = st.selectbox(slot, [OFF, *rules], key=key, help=help_text)
         if kind == OFF:
             continue
         rule = rules[kind]
@@ -141,10 +149,11 @@ def _setting(address: str, kind: str, field: FieldInfo, value: Any) -> Any:
         else:
             raise TypeError(f"there is no control for {address}, a {part}")
     if number is None:
-        return _one_of(address, words, value if value in words else words[0], key, help_text)
+        first = value if value in words else words[0]
+        return st.selectbox(address, words, key=started(key, first), help=help_text)
     if words:
         first = value if value in words else BY_VALUE
-        way = _one_of(address, [*words, BY_VALUE], first, key, help_text)
+        way = st.selectbox(address, [*words, BY_VALUE], key=started(key, first), help=help_text)
         if way != BY_VALUE:
             return way
         address, key = f"{address} value", f"{key}.value"
@@ -202,11 +211,6 @@ def _limits(kind: type[int] | type[float], metadata: Sequence[Any]) -> tuple[Any
     return None if low is None else kind(low), None if high is None else kind(high), step
 
 
-def _one_of(label: str, names: Sequence[str], first: str, key: str, help_text: str) -> str:
-    """The one of some names that is picked."""
-    return st.selectbox(label, names, key=started(key, first), help=help_text)
-
-
 def _effect(state: ReviewState, effect: Preview) -> None:
     """Draws what a policy would change."""
     subject = state.subject
@@ -230,15 +234,12 @@ def _effect(state: ReviewState, effect: Preview) -> None:
     for change, rows in effect.examples.items():
         if rows.size:
             st.subheader(titles[change])
-            captions = [_decision(subject, effect.selection, row) for row in rows]
+            labels = [subject.space.display(x) for x in effect.selection.label[rows].tolist()]
+            drops = [drop_text(reason) for reason in effect.selection.reason[rows]]
+            captions = [
+                f"{label} {drop}".strip() for label, drop in zip(labels, drops, strict=True)
+            ]
             pictures(thumbnails(subject, rows, 72), captions, 72)
-
-
-def _decision(subject: Subject, selection: Selection, row: int) -> str:
-    """A row's label, and the reason if it is dropped."""
-    label = subject.space.display(selection.label[row].item())
-    reason = int(selection.reason[row])
-    return label if reason < 0 else f"{label} −{REASONS[reason]}"
 
 
 def _means(subject: Subject, kept: np.ndarray) -> dict[str, str]:

@@ -12,7 +12,7 @@ from cgankd.app.console import Console
 from cgankd.app.review.state import ReviewState
 from cgankd.app.review.subject import Subject
 from cgankd.app.review.views import facts_table, opened, plain
-from cgankd.app.review.views.overview import check_facts
+from cgankd.app.review.views.overview import last_check
 from cgankd.app.stages.selections import ARMS_WITHOUT_REVIEWS
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.release.manifest import MANIFEST, read_manifest
@@ -74,29 +74,25 @@ def _content(state: ReviewState) -> bool:
 
 
 def _gates(subject: Subject) -> None:
-    check = check_facts(subject)
+    check = last_check(subject)
     if check is None:
         st.info("Not checked yet. Run `cgankd check`; publishing asks for it.")
         return
-    if not check["current"]:
+    if not check.is_current:
         st.warning("The check is of an older selection. Run `cgankd check` again.")
         return
-    for failure in check["failures"]:
+    summary = check.summary
+    for failure in summary.failures:
         st.error(plain(failure))
-    if not check["failures"]:
+    if not summary.failures:
         st.success("Every threshold of the recipe's check is met.")
-    limits = check["limits"]
-    facts_table(
-        [
-            (name, f"{value:.4g}, limit {_limit(limits.get(name))}")
-            for name, value in (check.get("overall") or check.get("shares") or {}).items()
-            if value is not None
-        ]
-    )
-
-
-def _limit(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
+    rows = []
+    for name, value in summary.overall.items():
+        limit = summary.limits.get(name)
+        if value is not None:
+            limit_text = "none" if limit is None else f"{limit:g}"
+            rows.append((name, f"{value:.4g}, limit {limit_text}"))
+    facts_table(rows)
 
 
 def _build(subject: Subject, current: bool) -> None:
@@ -136,21 +132,17 @@ def _publish(subject: Subject, folders: list[Path]) -> None:
         st.warning("This version failed its check, or had none.")
         allow = st.checkbox("Publish it all the same")
     st.caption("The login is that of `hf auth login`; this page neither shows nor keeps it.")
-    if st.button("Show what would be sent", disabled=not target):
-        _publish_with(folder, target, private, allow, dry_run=True)
+    ask = st.button("Show what would be sent", disabled=not target)
     sure = st.text_input("To publish, type the version", placeholder=manifest.version)
-    if st.button("Publish", disabled=not target or sure != manifest.version):
-        _publish_with(folder, target, private, allow, dry_run=False)
-
-
-def _publish_with(folder: Path, target: str, private: bool, allow: bool, *, dry_run: bool) -> None:
-    console, lines = _console()
-    with st.spinner("Asking the Hub…"):
-        publishing.publish_release(
-            folder, target, console=console, private=private, dry_run=dry_run,
-            allow_failures=allow,
-        )  # fmt: skip
-    st.code(lines.getvalue(), language=None, wrap_lines=True)
+    send = st.button("Publish", disabled=not target or sure != manifest.version)
+    if ask or send:
+        console, lines = _console()
+        with st.spinner("Asking the Hub…"):
+            publishing.publish_release(
+                folder, target, console=console, private=private, dry_run=not send,
+                allow_failures=allow,
+            )  # fmt: skip
+        st.code(lines.getvalue(), language=None, wrap_lines=True)
 
 
 def _console() -> tuple[Console, io.StringIO]:

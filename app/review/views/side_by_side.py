@@ -29,12 +29,11 @@ from cgankd.app.review.views import (
     pictures,
     plain,
     real_images,
-    selected,
     share,
     started,
     subject_at,
 )
-from cgankd.app.review.views.overview import check_facts
+from cgankd.app.review.views.overview import last_check
 
 PREVIEWED = "the Policy page's sliders"
 OTHER = "another run, release or Hub id"
@@ -84,22 +83,19 @@ def _side(title: str, number: int) -> Subject | None:
             return replace(subject, selection=None, policy=policy, reason=reason, label=label)
         return None
     if picked != OTHER:
-        return selected(picked)
+        return subject_at(selection=picked)
     spec = st.text_input("Folder or Hub id", key=f"compare.{title}.spec")
     return subject_at(spec) if spec else None
 
 
 def _metrics(first: Subject, second: Subject) -> None:
     """Draws the check's metrics of both, where each was checked."""
-    columns = {}
-    for name, subject in (("first", first), ("second", second)):
-        facts = check_facts(subject)
-        if facts and facts["current"]:
-            columns[name] = {
-                row["metric"]: row["value"]
-                for row in facts["metrics"]
-                if row.get("kind", "all") == "all"
-            }
+    checks = {"first": last_check(first), "second": last_check(second)}
+    columns = {
+        name: {number.metric: number.value for number in check.summary.metrics}
+        for name, check in checks.items()
+        if check and check.is_current
+    }
     st.subheader("Metrics")
     if columns:
         st.dataframe(pd.DataFrame(columns), alt="Metrics of the check, on both sides")
