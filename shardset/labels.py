@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cgankd.shardset.errors import BadInput
+from cgankd.shardset.records import Record
 
 FULL_TURNS = {
     **dict.fromkeys(("degrees", "degree", "deg", "°"), 360.0),
@@ -170,10 +171,8 @@ class ContinuousLabels(BaseModel):
 LabelSpace = Annotated[ClassLabels | ContinuousLabels, Field(discriminator="task")]
 
 
-class LabelSettings(BaseModel):
+class LabelSettings(Record):
     """What a recipe says of continuous labels; what the source knows itself need not be given."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     unit: str | None = Field(None, description="of continuous labels: degrees, years, bar")
     range: tuple[float, float] | None = Field(

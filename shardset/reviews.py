@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import naming_full_disk, sync_file
 from cgankd.shardset.identity import KEYS
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
+from cgankd.shardset.records import Record
 
 Verdict = Literal["accept", "reject", "relabel", "flag", "clear"]
 VERDICTS: tuple[Verdict, ...] = ("accept", "reject", "relabel", "flag", "clear")
@@ -39,10 +40,8 @@ Key = Annotated[int, Field(ge=0, lt=KEYS)]
 Label = Annotated[int, Field(ge=-EXACT, le=EXACT)] | Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Decision(BaseModel):
+class Decision(Record):
     """What a reviewer says of one key, or of several at once; `clear` takes back what was said."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     key: Key | Annotated[tuple[Key, ...], Field(min_length=1)]
     verdict: Verdict

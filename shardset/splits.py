@@ -9,20 +9,19 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cgankd.shardset.errors import SourceError
 from cgankd.shardset.labels import ContinuousLabels
+from cgankd.shardset.records import Record
 from cgankd.shardset.sources.read import RealImages
 
 if TYPE_CHECKING:
     from cgankd.shardset.pool.run_folder import RunFolder
 
 
-class Budget(BaseModel):
+class Budget(Record):
     """How many labelled real images a run may use, training and validation together."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     per_class: int | None = Field(
         default=None, ge=2, description="images of each class; null: no limit"

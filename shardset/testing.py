@@ -18,21 +18,6 @@ from cgankd.shardset.release.build import ReleaseFacts, build_release
 from cgankd.shardset.release.manifest import Lineage, write_pool_manifest
 from cgankd.shardset.tables import read_numbered, table_name, write_table
 
-__all__ = [
-    "FINGERPRINT",
-    "described",
-    "tiny_continuous_plan",
-    "tiny_continuous_space",
-    "tiny_facts",
-    "tiny_pixels",
-    "tiny_plan",
-    "tiny_space",
-    "write_tiny_pool",
-    "write_tiny_release",
-    "write_tiny_scores",
-    "write_tiny_selection",
-]
-
 FINGERPRINT = "0" * 64
 
 

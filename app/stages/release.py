@@ -66,7 +66,7 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
         if not proposal.reason:
             ctx.console.note(f"nothing changed since {version}, so nothing was built")
             plain = _plain(release_facts(run.release / version))
-            if not run.stage_is_begun(f"release/{version}"):  # killed before its marker was written
+            if not run.is_finished(f"release/{version}"):  # killed before its marker was written
                 ctx.finish(
                     f"release/{version}", fields, {k: v for k, v in plain.items() if k != "folder"}
                 )

@@ -199,7 +199,7 @@ def trained_students(ctx: Context) -> StudentsFacts:
     """
     run = ctx.run
     advice = f"train them with: cgankd train-students {run.path}"
-    if not run.stage_is_begun("students"):
+    if not run.is_finished("students"):
         raise BadInput(f"no students are trained in {run.path} yet; {advice}")
     facts = run.read_facts("students", StudentsFacts)
     for name, sha256 in facts.selections.items():

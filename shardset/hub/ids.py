@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from cgankd.shardset.errors import BadInput, CorruptShard, ReleaseError
 from cgankd.shardset.files import canonical_json
+from cgankd.shardset.records import Record
 from cgankd.shardset.release.manifest import MANIFEST, VERSION_PATTERN
 
 REPO_PATTERN = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
@@ -69,10 +70,8 @@ def hub_id(spec: str) -> HubId:
     return HubId(repo_id, revision)
 
 
-class Pin(BaseModel):
+class Pin(Record):
     """The commit that a version is, and the hash that names its content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     commit: str = Field(pattern=f"^{COMMIT_PATTERN}$")
     manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.files import write_json
 from cgankd.shardset.identity import KEYS
+from cgankd.shardset.records import Record
 
 PLAN_VERSION = 1
 
 PerLabel = Mapping[int, int] | Mapping[float, int] | Mapping[int | float, int]
 
 
-class Segment(BaseModel):
+class Segment(Record, allow_inf_nan=False):
     """`count` keys from `first_key` on, all with one label: an int class, or a float."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     label: int | float
     first_key: int = Field(ge=0)
@@ -37,10 +36,8 @@ class ShardSpec:
     count: int
 
 
-class Plan(BaseModel):
+class Plan(Record):
     """All that fixes a pool's bytes on one device type and set of library versions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: int = Field(default=PLAN_VERSION, ge=PLAN_VERSION, le=PLAN_VERSION)
     seed: int = Field(ge=0)
@@ -113,7 +110,22 @@ class Plan(BaseModel):
 
     def topped_up(self, per_label: PerLabel) -> "Plan":
         """The same plan and one more round of `per_label[label]` samples; nothing is renumbered."""
-        return _with_round(self, per_label)
+        segments: list[Segment] = []
+        key = self.count
+        for label, count in sorted(per_label.items()):
+            if count < 0:
+                raise BadInput(f"label {label}: {count} samples asked for, expected 0 or more")
+            if count:
+                value = float(label) if isinstance(label, float | np.floating) else int(label)
+                segments.append(Segment(label=value, first_key=key, count=int(count)))
+                key += int(count)
+        if not segments:
+            raise BadInput("a round without samples was planned; ask for at least one")
+        if key > KEYS:
+            raise BadInput(f"{key} samples planned, a pool holds at most {KEYS}; ask for fewer")
+        # Not model_copy: it would carry the cached `shards` along, unvalidated.
+        fields = {name: getattr(self, name) for name in Plan.model_fields}
+        return Plan(**{**fields, "rounds": (*self.rounds, tuple(segments))})
 
 
 def make_plan(
@@ -136,7 +148,7 @@ def make_plan(
         precision=precision,
         rounds=(),
     )
-    return _with_round(empty, per_label)
+    return empty.topped_up(per_label)
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -157,22 +169,3 @@ def read_plan(path: Path) -> Plan:
             f"{path} is not a plan of version {PLAN_VERSION} ({place}: {first['msg']}); "
             "remove the pool folder and run produce again"
         ) from error
-
-
-def _with_round(plan: Plan, per_label: PerLabel) -> Plan:
-    segments: list[Segment] = []
-    key = plan.count
-    for label, count in sorted(per_label.items()):
-        if count < 0:
-            raise BadInput(f"label {label}: {count} samples asked for, expected 0 or more")
-        if count:
-            value = float(label) if isinstance(label, float | np.floating) else int(label)
-            segments.append(Segment(label=value, first_key=key, count=int(count)))
-            key += int(count)
-    if not segments:
-        raise BadInput("a round without samples was planned; ask for at least one")
-    if key > KEYS:
-        raise BadInput(f"{key} samples planned, a pool holds at most {KEYS}; ask for fewer")
-    # Not model_copy: it would carry the cached `shards` of the old plan along, unvalidated.
-    fields = {name: getattr(plan, name) for name in Plan.model_fields}
-    return Plan(**{**fields, "rounds": (*plan.rounds, tuple(segments))})

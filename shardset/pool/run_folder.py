@@ -25,11 +25,35 @@ ABSENT = "absent"
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
+class _Below:
+    """The folder below a run's that is named like the attribute."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run on disk. Make it with `open`."""
 
     path: Path
+
+    teacher = _Below()
+    generator = _Below()
+    ratio = _Below()
+    pool = _Below()
+    scores = _Below()
+    features = _Below()
+    neighbours = _Below()
+    selections = _Below()
+    reviews = _Below()
+    release = _Below()
+    students = _Below()
+    report = _Below()
+    check = _Below()
 
     @classmethod
     def open(cls, path: Path | str, create: bool = False) -> "RunFolder":
@@ -42,58 +66,6 @@ class RunFolder:
         elif not path.is_dir():
             raise BadInput(f"{path} is not a run folder; `cgankd run RECIPE --out {path}` makes it")
         return cls(path)
-
-    @property
-    def teacher(self) -> Path:
-        return self.path / "teacher"
-
-    @property
-    def generator(self) -> Path:
-        return self.path / "generator"
-
-    @property
-    def ratio(self) -> Path:
-        return self.path / "ratio"
-
-    @property
-    def pool(self) -> Path:
-        return self.path / "pool"
-
-    @property
-    def scores(self) -> Path:
-        return self.path / "scores"
-
-    @property
-    def features(self) -> Path:
-        return self.path / "features"
-
-    @property
-    def neighbours(self) -> Path:
-        return self.path / "neighbours"
-
-    @property
-    def selections(self) -> Path:
-        return self.path / "selections"
-
-    @property
-    def reviews(self) -> Path:
-        return self.path / "reviews"
-
-    @property
-    def release(self) -> Path:
-        return self.path / "release"
-
-    @property
-    def students(self) -> Path:
-        return self.path / "students"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report"
-
-    @property
-    def check(self) -> Path:
-        return self.path / "check"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -155,18 +127,14 @@ class RunFolder:
             _first_change(read_json(path)["fields"], _as_json(fields, path)) is None
         )
 
-    def stage_is_begun(self, stage: str) -> bool:
-        """Whether a stage has a marker, of whatever fields."""
+    def is_finished(self, stage: str) -> bool:
+        """Whether `stage` was finished, with whatever fields."""
         return self._marker(stage).is_file()
 
     def finish_stage(self, stage: str, fields: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Marks a stage as done with `fields`, keeping `facts` for later stages and the report."""
         marker = {"fingerprint": fingerprint(fields), "fields": fields, "facts": facts}
         write_json(self._marker(stage), marker)
-
-    def is_finished(self, stage: str) -> bool:
-        """Whether `stage` was finished, with whatever fields."""
-        return self._marker(stage).is_file()
 
     def stage_facts(self, stage: str) -> dict[str, Any]:
         """The facts of a finished stage; `BadInput` if it is not finished."""

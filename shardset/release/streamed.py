@@ -154,9 +154,16 @@ class Stream:
         return loaded
 
     def _load(self, files: Sequence[FileEntry]) -> "_Loaded":
-        return _Loaded([self._read(entry) for entry in files])
+        tables, rows = zip(*map(self._read, files), strict=True)
+        return _Loaded(
+            pngs=pa.chunked_array([pngs_of(table) for table in tables]),
+            keys=np.concatenate([table["key"].to_numpy() for table in tables]),
+            paths=[entry.path for entry in files for _ in range(entry.rows or 0)],
+            rows=joined_rows(rows),
+        )
 
-    def _read(self, entry: FileEntry) -> "_File":
+    def _read(self, entry: FileEntry) -> tuple[pa.Table, Rows]:
+        """A file's images and keys, and its labels and logits."""
         columns = [*self._columns, *IMAGES]
         with (
             self._fetch(entry) as path,
@@ -168,7 +175,7 @@ class Stream:
                 f"{entry.path} has {len(table)} rows, the manifest says {entry.rows}"
             )
         rows = rows_of(table.select(self._columns), self._space, entry.path)
-        return _File(entry.path, pngs_of(table), table["key"].to_numpy(), rows)
+        return table.select(list(IMAGES)), rows
 
 
 @dataclass(frozen=True)
@@ -181,33 +188,22 @@ class _Window:
 
 
 @dataclass(frozen=True)
-class _File:
-    """What is in memory of one file."""
-
-    path: str
-    pngs: pa.Array
-    keys: np.ndarray
-    rows: Rows
-
-
 class _Loaded:
     """The rows of a window's files, one after the other, its images as PNG bytes."""
 
-    def __init__(self, files: Sequence[_File]) -> None:
-        self._files = files
-        self._starts = np.cumsum([0, *(len(file.keys) for file in files)])
-        self._rows = joined_rows([file.rows for file in files])
+    pngs: pa.ChunkedArray
+    keys: np.ndarray
+    paths: list[str]  # of each row's file
+    rows: Rows
 
     def image(self, index: int) -> Image:
         """The image of a row."""
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        file, row = self._files[number], index - int(self._starts[number])
-        return Image(file.pngs[row].as_py(), int(file.keys[row]), file.path)
+        return Image(self.pngs[index].as_py(), int(self.keys[index]), self.paths[index])
 
     def rows_at(self, indices: np.ndarray) -> Rows:
         """The labels and logits of these rows."""
-        logits = self._rows.logits
-        return Rows(self._rows.labels[indices], None if logits is None else logits[indices])
+        logits = self.rows.logits
+        return Rows(self.rows.labels[indices], None if logits is None else logits[indices])
 
 
 def from_folder(release: Path) -> Fetch:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cgankd.shardset.errors import SourceError
 from cgankd.shardset.images import BadImage
+from cgankd.shardset.records import Record
 from cgankd.shardset.sources.listing import Listing, Task
 from cgankd.shardset.sources.pictures import Picture
 
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class SourceColumns(BaseModel):
+class SourceColumns(Record):
     """Where a Hub dataset keeps its pictures, labels and splits; other sources ignore it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     image: str = Field(default="image", min_length=1, description="column of the pictures")
     label: str = Field(default="label", min_length=1, description="column of the labels")
