@@ -97,10 +97,10 @@ class PoolShardWriter:
             name = key_text(key)
             facts = {"condition": condition, "label": label, "pool_id": pool_id, "seed": seed}
             offset = self._flushed + len(self._buffer) + BLOCK
-            self._append(f"{name}.png", png)
+            self._buffer += tar_member(f"{name}.png", png)
             if isinstance(label, int):
-                self._append(f"{name}.cls", str(label).encode())
-            self._append(f"{name}.json", json.dumps(facts).encode())
+                self._buffer += tar_member(f"{name}.cls", str(label).encode())
+            self._buffer += tar_member(f"{name}.json", json.dumps(facts).encode())
             if len(self._buffer) >= FLUSH_BYTES:
                 self._flush()
         values = (key, label, condition, offset, len(png or b""), pixel_sha256, status)
@@ -136,11 +136,6 @@ class PoolShardWriter:
             },
         }
         write_json(self.folder / marker_name(self.index), marker)
-
-    def _append(self, name: str, data: bytes) -> None:
-        self._buffer += tar_header(name.encode(), len(data))
-        self._buffer += data
-        self._buffer += bytes(-len(data) % BLOCK)
 
     def _flush(self) -> None:
         view = memoryview(bytes(self._buffer))
@@ -228,6 +223,11 @@ def read_png(folder: Path, row: Mapping[str, Any]) -> bytes:
     if not data or len(data) != row["png_length"]:
         raise _corrupt(folder, row["shard"], f"key {row['key']} has no image in the tar")
     return data
+
+
+def tar_member(name: str, data: bytes) -> bytes:
+    """A file in a tar: its header, and its bytes padded to whole blocks."""
+    return tar_header(name.encode(), len(data)) + data + bytes(-len(data) % BLOCK)
 
 
 def tar_header(name: bytes, size: int) -> bytes:

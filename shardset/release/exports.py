@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from cgankd.shardset.files import atomic_path, canonical_json, sha256_file, sync
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.images import BadImage, decode_png
 from cgankd.shardset.labels import ClassLabels, LabelSpace
-from cgankd.shardset.pool.shards import BLOCK, RECORD, tar_header
+from cgankd.shardset.pool.shards import BLOCK, RECORD, tar_member
 from cgankd.shardset.release.build import ReleaseFacts, release_facts, whole_folder
 from cgankd.shardset.release.card import common_head, name_of, rendered, yaml_text
 from cgankd.shardset.release.manifest import (
@@ -152,7 +152,7 @@ def _write_tars(partial: Path, release: Path, manifest: Manifest) -> dict[str, i
         with open(path, "wb") as file:
             while sample is not None and size < TAR_BYTES:
                 for name, data in sample:
-                    size += _append(file, name, data)
+                    size += file.write(tar_member(name, data))
                 count += 1
                 sample = next(samples, None)
             end = size + 2 * BLOCK
@@ -180,11 +180,6 @@ def _samples(release: Path, manifest: Manifest) -> Iterator[list[tuple[str, byte
                     facts = {**row, "pool_id": manifest.pool_id}
                     members.append((f"{key}.json", json.dumps(facts, sort_keys=True).encode()))
                     yield members
-
-
-def _append(file: BinaryIO, name: str, data: bytes) -> int:
-    padding = bytes(-len(data) % BLOCK)
-    return file.write(tar_header(name.encode(), len(data)) + data + padding)
 
 
 def _entry(folder: Path, path: str, rows: int | None) -> FileEntry:

@@ -11,8 +11,7 @@ from pydantic import Field
 from cgankd.shardset.errors import SourceError
 from cgankd.shardset.images import BadImage
 from cgankd.shardset.records import Record
-from cgankd.shardset.sources.listing import Listing, Task
-from cgankd.shardset.sources.pictures import Picture
+from cgankd.shardset.sources.listing import Listing, Picture, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cgankd.shardset.images import BadImage
-from cgankd.shardset.sources.pictures import square_pixels
+from cgankd.shardset.sources.listing import square_pixels
 from tests.shardset.source_files import (
     noise,
     one_picture,
