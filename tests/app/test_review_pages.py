@@ -97,6 +97,16 @@ def test_the_overview_counts_what_was_kept_and_dropped(drawn, made):
     assert any("Not checked yet" in text for text in texts(page.info))
 
 
+def test_a_check_of_another_version_is_a_line_and_the_rest_is_shown(drawn, run):
+    """It says to check again; where the samples come from is still there."""
+    (run / "check").mkdir(exist_ok=True)
+    (run / "check" / "check.json").write_text('{"selection": "cgan-kd"}')
+    page = drawn("Overview", run)
+
+    assert "run \\`cgankd check\\` again" in page.error[0].value
+    assert open_subject(run).pool_id in html(page)
+
+
 def test_the_gallery_filters_and_says_so_when_nothing_matches(drawn, made):
     """The filter's controls lead to the rows that a mask gives."""
     page, subject = drawn("Gallery", made), open_subject(made)
