@@ -57,16 +57,16 @@ def evaluate(
     network, config = load_network(model)
     settings = {"columns": {}, "budget": {}, "seed": 0, **config.get("split", {})}
     settings = with_overrides(settings, overrides)
-    own = TypeAdapter[LabelSpace](LabelSpace).validate_python(config["label_space"])
+    space = TypeAdapter[LabelSpace](LabelSpace).validate_python(config["label_space"])
     label = LabelSettings()
-    if isinstance(own, ContinuousLabels):
-        label = LabelSettings(unit=own.unit, range=(own.low, own.high), groups=own.groups)
+    if isinstance(space, ContinuousLabels):
+        label = LabelSettings(unit=space.unit, range=(space.low, space.high), groups=space.groups)
     reals = read_source(
         source,
         size=config["size"],
         channels=config["channels"],
         columns=SourceColumns(**settings["columns"]),
-        task=own.task,
+        task=space.task,
         label=label,
     )
     if reals.space.outputs != config["outputs"]:
@@ -75,10 +75,10 @@ def evaluate(
             f"{config['outputs']}"
         )
     split = split_reals(reals, Budget(**settings["budget"]), settings["seed"])
-    chosen = open_device(device)
-    outputs = outputs_of(network.to(chosen), reals.pixels[split.test], device=chosen)
-    found = measures(outputs, reals.labels[split.test], own)
-    words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    torch_device = open_device(device)
+    outputs = outputs_of(network.to(torch_device), reals.pixels[split.test], device=torch_device)
+    figures = measures(outputs, reals.labels[split.test], space)
+    words = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     console.note(f"{model} on {len(split.test):,} test images of {source}: {words}")
     result = Result(
         source=without_place(source),
@@ -86,10 +86,10 @@ def evaluate(
         fingerprint=reals.fingerprint,
         split={"budget": settings["budget"], "seed": settings["seed"]},
         images=len(split.test),
-        figures=found,
+        figures=figures,
     )
     _record(model, result)
-    return {**found, "images": len(split.test)}
+    return {**figures, "images": len(split.test)}
 
 
 def read_evaluation(model: Path) -> Evaluation | None:
@@ -101,10 +101,10 @@ def read_evaluation(model: Path) -> Evaluation | None:
     if not path.is_file():
         return None
     try:
-        found = Evaluation.model_validate_json(path.read_bytes())
+        evaluation = Evaluation.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise CorruptShard(f"{path} is not an evaluation; remove it and evaluate again") from error
-    return found if found.weights_sha256 == weights_sha256(model) else None
+    return evaluation if evaluation.weights_sha256 == weights_sha256(model) else None
 
 
 def _record(model: Path, result: Result) -> None:

@@ -95,12 +95,12 @@ def recipe_of_run(
     note: Callable[[str], None] | None = None,
 ) -> Recipe:
     """The recipe a run folder was made with, or the named one for a folder that is new."""
-    own = folder / "recipe.yaml"
+    recorded = folder / "recipe.yaml"
     if recipe is not None:
         return load_recipe(recipe, overrides, note)
-    if not own.is_file():
+    if not recorded.is_file():
         raise BadInput(f"{folder} is no run folder; begin one with --recipe NAME or `cgankd run`")
-    return load_recipe(str(own), overrides, note)
+    return load_recipe(str(recorded), overrides, note)
 
 
 def describe(ctx: Context) -> None:

@@ -126,15 +126,17 @@ def pull(spec: str, out: Path, *, console: Console, offline: bool = False) -> Fa
     """A verified copy of a release in a plain folder, whole or not at all."""
     if out.exists():
         raise BadInput(f"{out} exists; give a new folder")
-    found = opened(spec, offline=offline)
-    copy_release(found, out)
-    size = sum(entry.bytes for entry in found.manifest.files)
-    console.note(f"{out}: {found.version}, {sum(found.manifest.accepted):,} images, {size:,} bytes")
+    release = opened(spec, offline=offline)
+    copy_release(release, out)
+    size = sum(entry.bytes for entry in release.manifest.files)
+    console.note(
+        f"{out}: {release.version}, {sum(release.manifest.accepted):,} images, {size:,} bytes"
+    )
     return {
         "folder": str(out),
-        "repo_id": found.repo_id,
-        "version": found.version,
-        "commit": found.commit,
+        "repo_id": release.repo_id,
+        "version": release.version,
+        "commit": release.commit,
         "manifest_sha256": sha256_file(out / MANIFEST),
     }
 
@@ -145,15 +147,15 @@ def verify_on_hub(spec: str, *, console: Console, offline: bool) -> Facts:
     """
     from huggingface_hub import constants
 
-    found = opened(spec, offline=offline)
+    release = opened(spec, offline=offline)
     # The cache holds links, which a release may not.
     with tempfile.TemporaryDirectory(prefix=".cgankd-", dir=constants.HF_HUB_CACHE) as plain:
-        copy_release(found, Path(plain) / "release", link_or_copy)
+        copy_release(release, Path(plain) / "release", link_or_copy)
     console.note(
-        f"{found.repo_id}@{found.version}, commit {found.commit}: every file is as its manifest "
-        "says"
+        f"{release.repo_id}@{release.version}, commit {release.commit}: every file is as its "
+        "manifest says"
     )
-    return {"verified": [f"{found.repo_id}@{found.version}"], "commit": found.commit}
+    return {"verified": [f"{release.repo_id}@{release.version}"], "commit": release.commit}
 
 
 def _publishable(folder: Path, version: str | None, allow_failures: bool) -> Manifest:

@@ -61,13 +61,13 @@ def regenerate(
             done += len(made)
             progress(done, len(wanted), {})
     if different:
-        told = (
+        message = (
             f"{len(different):,} of {len(wanted):,} samples have other pixels than {where} records "
             f"({_some(different)}); {_why(produced, device)}"
         )
         if verify:
-            raise ReleaseError(told)
-        console.note(told)
+            raise ReleaseError(message)
+        console.note(message)
     else:
         console.note(
             f"{len(wanted):,} of {len(wanted):,} samples have the pixels that {where} records"
@@ -142,10 +142,10 @@ def _generator_of(produced: Production, given: Path | None) -> Path:
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise BadInput(f"{folder / name} is missing; give the generator's folder: --generator")
-    found = weights_sha256(folder)
-    if found != produced.generator_sha256:
+    sha256 = weights_sha256(folder)
+    if sha256 != produced.generator_sha256:
         raise CheckpointError(
-            f"{folder / WEIGHTS} did not make {produced.where}: its sha256 is {found[:16]}…, not "
+            f"{folder / WEIGHTS} did not make {produced.where}: its sha256 is {sha256[:16]}…, not "
             f"{str(produced.generator_sha256)[:16]}…; give the right folder: --generator FOLDER"
         )
     return folder
@@ -189,11 +189,11 @@ def _why(produced: Production, device: torch.device) -> str:
     ]
     if others:
         return f"make them again with what produced them: {', '.join(others)}"
-    told = ", ".join(f"{name} {value}" for name, value in here.items() if name in recorded)
-    untold = [f"{name} (here {here[name]})" for name in PIXEL_LIBRARIES if name not in recorded]
-    if untold:
-        return f"{told} is as recorded; versions are not recorded of {', '.join(untold)}"
-    return f"{told} are as recorded: the record was changed, or this processor rounds otherwise"
+    same = ", ".join(f"{name} {value}" for name, value in here.items() if name in recorded)
+    unrecorded = [f"{name} (here {here[name]})" for name in PIXEL_LIBRARIES if name not in recorded]
+    if unrecorded:
+        return f"{same} is as recorded; versions are not recorded of {', '.join(unrecorded)}"
+    return f"{same} are as recorded: the record was changed, or this processor rounds otherwise"
 
 
 def _some(keys: Sequence[int]) -> str:

@@ -70,17 +70,17 @@ def train(
     """
     if (out / "model.safetensors").exists():
         raise BadInput(f"{out} already holds a student; give another --out")
-    chosen = open_device(device)
+    torch_device = open_device(device)
     if reading.offline and reading.streaming and not isinstance(release_at(dataset), Path):
         raise BadInput("--streaming reads from the Hub and --offline forbids it; leave out one")
     # What cannot be is refused before any image is fetched.
-    told = opened(dataset, offline=reading.offline, only=[METADATA])
-    _settings(told.manifest, student, overrides, method, real)
-    found = _opened(dataset, reading)
-    manifest, space = found.manifest, found.manifest.space
+    listed = opened(dataset, offline=reading.offline, only=[METADATA])
+    _settings(listed.manifest, student, overrides, method, real)
+    release = _opened(dataset, reading)
+    manifest, space = release.manifest, release.manifest.space
     recipe, training, distillation = _settings(manifest, student, overrides, method, real)
     with ExitStack() as stack:
-        data = _images(found, reading, console, stack, seed=seed, logits=distillation is not None)
+        data = _images(release, reading, console, stack, seed=seed, logits=distillation is not None)
         reals = None
         if real != REAL_NONE:
             split = _reals_for(manifest, recipe, real, data.image_shape)
@@ -88,10 +88,10 @@ def train(
             data = replace(data, real_pixels=split.train_pixels, real_labels=split.train_labels)
         facts: Facts = {
             "dataset": {
-                "id": found.repo_id,
-                "version": found.version,
-                "commit": found.commit,
-                "manifest_sha256": sha256_file(found.folder / MANIFEST),
+                "id": release.repo_id,
+                "version": release.version,
+                "commit": release.commit,
+                "manifest_sha256": sha256_file(release.folder / MANIFEST),
                 "streamed": reading.streaming,
             },
             "label_space": space.model_dump(mode="json"),
@@ -106,8 +106,8 @@ def train(
             "seed": seed,
         }
         channels, size = data.image_shape[:2]
-        precision = resolve_precision(recipe.precision, chosen, size)
-        fields = {**facts, "reals": reals, "precision": precision, "device": chosen.type}
+        precision = resolve_precision(recipe.precision, torch_device, size)
+        fields = {**facts, "reals": reals, "precision": precision, "device": torch_device.type}
         checkpoint = Checkpoint(out / CHECKPOINT, fields, checkpoint_seconds)
         with console.task(student) as progress:
             module, history = train_network(
@@ -115,7 +115,7 @@ def train(
                 training,
                 space=space,
                 seed=derive_seed(recipe.seed, "student", seed),
-                device=chosen,
+                device=torch_device,
                 precision=precision,
                 progress=progress,
                 method=distillation,
@@ -159,7 +159,7 @@ def _settings(
             f"--method {method}: a release for {space.task} takes {' or '.join(methods)}"
         )
     distillation = None
-    chosen: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "steps": max(recipe.student.steps),
         "lr": recipe.student.learning_rates[0],
     }
@@ -169,8 +169,8 @@ def _settings(
                 f"--method {method} needs --real none: a release has no logits of real images"
             )
         distillation = method_named(method, recipe.student.methods)
-        chosen["augment"] = "none"  # stored logits are of the image as it was produced
-    return recipe, recipe.student.training.model_copy(update=chosen), distillation
+        settings["augment"] = "none"  # stored logits are of the image as it was produced
+    return recipe, recipe.student.training.model_copy(update=settings), distillation
 
 
 def _require_use(path: str, space: LabelSpace, method: str, real: str) -> None:
@@ -194,28 +194,34 @@ def _require_use(path: str, space: LabelSpace, method: str, real: str) -> None:
 
 
 def _images(
-    found: Opened, reading: Reading, console: Console, stack: ExitStack, *, seed: int, logits: bool
+    release: Opened,
+    reading: Reading,
+    console: Console,
+    stack: ExitStack,
+    *,
+    seed: int,
+    logits: bool,
 ) -> TrainingData:
     """The accepted images of a release: as a stream that `stack` closes, or decoded."""
     if reading.streaming:
-        files = len(accepted_files(found.manifest))
+        files = len(accepted_files(release.manifest))
         if files > WINDOW_FILES:
             console.note(
-                f"{found.version} has {files} files, and images are mixed within {WINDOW_FILES} of "
-                "them at a time: where a file holds few labels, so do the batches"
+                f"{release.version} has {files} files, and images are mixed within {WINDOW_FILES} "
+                "of them at a time: where a file holds few labels, so do the batches"
             )
-        fetch = from_folder(found.folder)
-        if found.repo_id is not None and found.commit is not None:
-            fetch = from_hub(Hub(), found.repo_id, found.commit)
-        stream = Stream(found.manifest, fetch, seed=derive_seed("stream", seed), logits=logits)
+        fetch = from_folder(release.folder)
+        if release.repo_id is not None and release.commit is not None:
+            fetch = from_hub(Hub(), release.repo_id, release.commit)
+        stream = Stream(release.manifest, fetch, seed=derive_seed("stream", seed), logits=logits)
         return TrainingData(generated_stream=stack.enter_context(stream))
     pixels = decoded_pixels(
-        found.folder,
-        found.manifest,
+        release.folder,
+        release.manifest,
         reading.cache or default_cache(),
         note=console.note,
     )
-    rows = read_rows(found.folder, found.manifest, logits=logits)
+    rows = read_rows(release.folder, release.manifest, logits=logits)
     return TrainingData(
         generated_pixels=pixels, generated_labels=rows.labels, generated_logits=rows.logits
     )

@@ -80,7 +80,7 @@ def search(ctx: Context) -> NeighbourFacts:
     there = np.flatnonzero(np.array(rows["status"].to_pylist()) == "ok")
     labels = rows["label"].to_numpy()[there]
     with ctx.console.task("neighbours"):
-        found = find_neighbours(
+        neighbours = find_neighbours(
             rows["key"].to_numpy()[there],
             labels,
             StoredFeatures(folder, counts, there),
@@ -88,13 +88,13 @@ def search(ctx: Context) -> NeighbourFacts:
             ctx.recipe.neighbours,
             space=ctx.space,
         )
-    table = found.table(ctx.space.group_of(labels))
+    table = neighbours.table(ctx.space.group_of(labels))
     tables = ctx.run.path / PAIRS, ctx.run.neighbours / COLUMNS
-    write_table(tables[0], table, {"thresholds": found.thresholds.model_dump(mode="json")})
-    write_table(tables[1], found.columns())
+    write_table(tables[0], table, {"thresholds": neighbours.thresholds.model_dump(mode="json")})
+    write_table(tables[1], neighbours.columns())
     facts = NeighbourFacts(
         rows=len(there),
-        pairs=len(found.key_a),
+        pairs=len(neighbours.key_a),
         pool_sha256=pool.manifest_sha256,
         sha256=fingerprint({"tables": [sha256_file(p) for p in tables], "features": shards}),
     )

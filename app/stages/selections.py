@@ -60,11 +60,11 @@ def select_all(ctx: Context) -> Facts:
     while True:
         scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")
         reviews = {name: reviews_for(ctx, name, scores.key) for name in policies}
-        chosen = {
+        selections = {
             name: decide(ctx, scores, plan, policy.by_scores_alone(), reviews[name])
             for name, policy in policies.items()
         }
-        wanted, groups = _top_up(ctx, plan, list(chosen.values()))
+        wanted, groups = _top_up(ctx, plan, list(selections.values()))
         if not wanted:
             break
         names = ", ".join(ctx.space.group_names[group] for group in sorted(groups))
@@ -74,8 +74,8 @@ def select_all(ctx: Context) -> Facts:
     for name, policy in policies.items():
         if needs(policy):
             search(ctx)
-            chosen[name] = decide(ctx, scores, plan, policy, reviews[name])
-    for name, selection in chosen.items():
+            selections[name] = decide(ctx, scores, plan, policy, reviews[name])
+    for name, selection in selections.items():
         write_selection(ctx, name, policies[name], selection, reviews[name])
         for problem in selection.problems(ctx.space):
             ctx.console.note(f"{name}: {problem}")
@@ -90,7 +90,7 @@ def select_all(ctx: Context) -> Facts:
                 f"{lever}, or lower policy.quota.size"
             )
     ctx.write_recipe()
-    return {name: selection.counts() for name, selection in chosen.items()}
+    return {name: selection.counts() for name, selection in selections.items()}
 
 
 def select_one(ctx: Context, name: str) -> Facts:
@@ -117,8 +117,8 @@ def reviews_for(ctx: Context, name: str, keys: np.ndarray) -> Reviews | None:
     """
     if name in ARMS_WITHOUT_REVIEWS:
         return None
-    found = read_reviews(ctx.run.reviews, keys, ctx.space).deciding()
-    return found if len(found.key) else None
+    reviews = read_reviews(ctx.run.reviews, keys, ctx.space).deciding()
+    return reviews if len(reviews.key) else None
 
 
 def review_facts(reviews: Reviews | None) -> Facts:

@@ -264,7 +264,7 @@ class ArmSearch:
         learning rate: 100 or 0 for right or wrong, or minus the error in the label's unit.
         """
         labels = _array(self.arrays, "validation_labels")
-        found = {}
+        merits = {}
         for name, (steps, lr, _) in self.chosen.items():
             rows = []
             for job in (self.job(name, steps, lr, seed) for seed in self.seeds):
@@ -274,8 +274,8 @@ class ArmSearch:
                     rows.append(100.0 * (guesses == labels))
                 else:
                     rows.append(-np.abs(guesses - labels))
-            found[name] = np.stack(rows)
-        return found
+            merits[name] = np.stack(rows)
+        return merits
 
     def train_all(self) -> dict[str, TrainedArm]:
         """Every arm's students, one per seed."""
