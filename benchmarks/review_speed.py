@@ -32,6 +32,7 @@ from cgankd.shardset.labels import ClassLabels
 from cgankd.shardset.pool.plan import make_plan, write_plan
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.pool.shards import PoolShardWriter, tar_name
+from cgankd.shardset.records import NeighbourFacts, PoolFacts, RatioFacts, ScoreFacts
 from cgankd.shardset.tables import read_metadata, read_table, table_name, write_table
 
 SHARDS = 200
@@ -58,8 +59,20 @@ def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
     )
     write_plan(run.pool / "plan.json", plan)
     run.record(source={"spec": "none", "space": space.model_dump(mode="json")})
-    run.finish_stage("pool", {}, {"manifest_sha256": "0"})
-    run.finish_stage("ratio", {}, {"problems": []})
+    pool = PoolFacts(
+        pool_id=plan.pool_id, samples=rows, rounds=1, shards=len(plan.shards), manifest_sha256="0"
+    )
+    ratio_facts = RatioFacts(
+        sha256="0",
+        problems=(),
+        per_label=(),
+        overall={},
+        raw_mean=None,
+        steps=0,
+        strength=1.0,
+    )
+    run.finish_stage("pool", {}, pool.model_dump(mode="json"))
+    run.finish_stage("ratio", {}, ratio_facts.model_dump(mode="json"))
     random = np.random.default_rng(0)
     pngs = [encode_png(pixels) for pixels in random.integers(256, size=(50, 1, 8, 8), dtype="u1")]
     with PoolShardWriter(run.pool, 0, "f") as writer:
@@ -98,7 +111,7 @@ def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
             "status": pa.array(["ok"] * size),
         }
         write_table(run.scores / table_name(spec.index), pa.table(scored))
-    run.finish_stage("scores", {}, {"sha256": "0"})
+    run.finish_stage("scores", {}, ScoreFacts(rows=rows, sha256="0").model_dump(mode="json"))
     labels = np.concatenate([plan.labels(spec) for spec in plan.shards])
     neighbours = near_duplicates(rows, CLASSES, random)
     write_table(
@@ -107,7 +120,8 @@ def write_run(folder: Path, rows: int, shards: int = SHARDS) -> None:
         {"thresholds": neighbours.thresholds.model_dump(mode="json")},
     )
     write_table(run.neighbours / "columns.parquet", neighbours.columns())
-    run.finish_stage("neighbours", {}, {"pool_sha256": "0", "sha256": "0"})
+    facts = NeighbourFacts(rows=rows, pairs=len(neighbours.key_a), pool_sha256="0", sha256="0")
+    run.finish_stage("neighbours", {}, facts.model_dump(mode="json"))
     scores = Scores(
         key=neighbours.key,
         label=labels,

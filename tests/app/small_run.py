@@ -13,6 +13,7 @@ from cgankd.shardset.files import write_bytes
 from cgankd.shardset.identity import pool_id
 from cgankd.shardset.pool.plan import make_plan, read_plan, write_plan
 from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.records import PoolFacts
 from cgankd.shardset.release.build import build_release
 from cgankd.shardset.release.manifest import write_pool_manifest
 from cgankd.shardset.testing import (
@@ -52,12 +53,16 @@ def write_small_run(folder: Path, task: Task = "classes") -> RunFolder:
     write_plan(run.pool / "plan.json", plan)
     for spec in plan.shards:
         produce_shard(ProduceJob(run.generator, run.pool, spec.index, "settings"))
-    facts = {
-        "samples": plan.count,
-        "libraries": {"torch": torch.__version__},
-        "manifest_sha256": write_pool_manifest(run.pool, plan),
-    }
-    run.finish_stage("pool", {"device": "cpu", "generator_sha256": sha256}, facts)
+    facts = PoolFacts(
+        pool_id=plan.pool_id,
+        samples=plan.count,
+        rounds=len(plan.rounds),
+        shards=len(plan.shards),
+        manifest_sha256=write_pool_manifest(run.pool, plan),
+        libraries={"torch": torch.__version__},
+    )
+    fields = {"device": "cpu", "generator_sha256": sha256}
+    run.finish_stage("pool", fields, facts.model_dump(mode="json"))
     write_tiny_scores(run.scores, plan)
     write_tiny_selection(run.selections / "cgan-kd.parquet", run.scores)
     return run
