@@ -25,7 +25,7 @@ from cgankd.shardset.labels import ClassLabels
 from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, write_plan
 from cgankd.shardset.pool.shards import PoolShardWriter
 from cgankd.shardset.release import tables as release_tables
-from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.build import Sources, build_release
 from cgankd.shardset.release.manifest import Lineage
 from cgankd.shardset.tables import table_name, write_table
 
@@ -100,7 +100,7 @@ def seconds_of(root: Path, workers: int) -> float:
     out = root / "release"
     run = (root / "pool", root / "scores", root / "selection.parquet")
     start = time.perf_counter()
-    build_release(out, "v1.0.0", *run, SPACE, Lineage(), False, workers=workers)
+    build_release(out, "v1.0.0", Sources(*run, SPACE, Lineage(), False), workers=workers)
     seconds = time.perf_counter() - start
     shutil.rmtree(out)
     return seconds

@@ -22,7 +22,7 @@ from cgankd.nets.networks import NetworkName
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.hub.read import opened
 from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.build import Sources, build_release
 from cgankd.shardset.release.decoded import decoded_pixels, read_rows
 from cgankd.shardset.release.streamed import Stream, from_folder
 from cgankd.shardset.testing import (
@@ -81,7 +81,7 @@ def make_release(folder: Path, images: int) -> Path:
     write_tiny_selection(run / "selection.parquet", run / "scores")
     facts = tiny_facts(CLASSES)
     where = (run / "pool", run / "scores", run / "selection.parquet")
-    return build_release(folder, "v1.0.0", *where, *described(facts), include_rejected=False).folder
+    return build_release(folder, "v1.0.0", Sources(*where, *described(facts), False)).folder
 
 
 def one_round(

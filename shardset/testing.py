@@ -14,7 +14,7 @@ from cgankd.shardset.images import encode_png, pixel_sha256
 from cgankd.shardset.labels import ClassLabels, ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.plan import PerLabel, Plan, make_plan, write_plan
 from cgankd.shardset.pool.shards import PoolShardWriter, marker_name
-from cgankd.shardset.release.build import ReleaseFacts, build_release
+from cgankd.shardset.release.build import ReleaseFacts, Sources, build_release
 from cgankd.shardset.release.manifest import Lineage, write_pool_manifest
 from cgankd.shardset.tables import read_numbered, table_name, write_table
 
@@ -185,12 +185,7 @@ def write_tiny_release(
     space = tiny_continuous_space() if continuous else tiny_space(len(plan.planned))
     write_tiny_scores(run / "scores", plan)
     write_tiny_selection(run / "selections" / "cgan-kd.parquet", run / "scores")
-    return build_release(
-        out,
-        version,
-        run / "pool",
-        run / "scores",
-        run / "selections" / "cgan-kd.parquet",
-        *described(facts or tiny_facts(space=space)),
-        include_rejected,
-    )
+    selection = run / "selections" / "cgan-kd.parquet"
+    about = described(facts or tiny_facts(space=space))
+    sources = Sources(run / "pool", run / "scores", selection, *about, include_rejected)
+    return build_release(out, version, sources)

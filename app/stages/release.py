@@ -13,7 +13,6 @@ from cgankd.curation.policies import current_names
 from cgankd.generator import in_words
 from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import canonical_json, sha256_file
-from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.records import (
     CheckSummary,
@@ -26,6 +25,7 @@ from cgankd.shardset.records import (
 )
 from cgankd.shardset.release.build import (
     ReleaseFacts,
+    Sources,
     build_release,
     propose_version,
     release_facts,
@@ -56,12 +56,10 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
     """
     run = ctx.run
     lineage = lineage_of(ctx, selection)
-    given, report = _content(ctx, selection, lineage, include_rejected)
+    sources = _sources(ctx, selection, lineage, include_rejected)
     fields = _fields(ctx, selection, lineage, include_rejected)
     if version is None:
-        proposal = propose_version(
-            run.release, *given, report=report, current_policy=_current_policy
-        )
+        proposal = propose_version(run.release, sources)
         version = proposal.version
         if not proposal.reason:
             ctx.console.note(f"nothing changed since {version}, so nothing was built")
@@ -84,14 +82,7 @@ def build(ctx: Context, version: str | None, selection: str, include_rejected: b
                 "the card says that the real set's licence is not stated; state it with --set "
                 "card.license=…, its citation with card.citation"
             )
-        built = build_release(
-            run.release,
-            version,
-            *given,
-            report=report,
-            workers=ctx.workers,
-            current_policy=_current_policy,
-        )
+        built = build_release(run.release, version, sources, workers=ctx.workers)
         manifest = read_manifest(built.folder)
         if manifest.parent_version and manifest.changes:
             hidden = understated(manifest.parent_version, version, manifest.changes)
@@ -141,14 +132,12 @@ def _made(lineage: Lineage) -> Facts:
 def proposed(ctx: Context, selection: str, include_rejected: bool) -> Proposal:
     """The version that a release of the selection would get, and why; nothing is built."""
     lineage = lineage_of(ctx, selection)
-    given, report = _content(ctx, selection, lineage, include_rejected)
-    return propose_version(ctx.run.release, *given, report=report, current_policy=_current_policy)
+    sources = _sources(ctx, selection, lineage, include_rejected)
+    return propose_version(ctx.run.release, sources)
 
 
-def _content(
-    ctx: Context, selection: str, lineage: Lineage, include_rejected: bool
-) -> tuple[tuple[Path, Path, Path, LabelSpace, Lineage, bool], Facts | None]:
-    """What a release is built of, and the report that goes with it."""
+def _sources(ctx: Context, selection: str, lineage: Lineage, include_rejected: bool) -> Sources:
+    """What a release is built of, the check and the report of this selection with it."""
     run = ctx.run
     table = run.selections / f"{selection}.parquet"
     chosen_by = read_metadata(table).get("groups")
@@ -158,14 +147,16 @@ def _content(
             f"{len(ctx.space.group_names)}; select again with the recipe's label.groups"
         )
     _require_newest_reviews(ctx, selection, table)
-    lineage = lineage.model_copy(update={"check": check_of(ctx, selection)})
-    given = (run.pool, run.scores, table, ctx.data.reals.space, lineage, include_rejected)
-    return given, report_of(ctx, selection)
-
-
-def _current_policy(policy: Facts) -> Facts:
-    """A policy by the names of today, also that of a release which has old ones."""
-    return current_names(policy)[0]
+    return Sources(
+        pool=run.pool,
+        scores=run.scores,
+        selection=table,
+        space=ctx.data.reals.space,
+        lineage=lineage.model_copy(update={"check": check_of(ctx, selection)}),
+        include_rejected=include_rejected,
+        report=report_of(ctx, selection),
+        current_policy=lambda policy: current_names(policy)[0],
+    )
 
 
 def _require_newest_reviews(ctx: Context, selection: str, table: Path) -> None:

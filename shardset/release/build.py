@@ -73,6 +73,23 @@ class ReleaseFacts:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """What a release is built of: a pool, its score tables, a selection's table, and what is told
+    of them. The card shows what is given of the lineage.
+    """
+
+    pool: Path
+    scores: Path
+    selection: Path
+    space: LabelSpace
+    lineage: Lineage
+    include_rejected: bool
+    report: Mapping[str, Any] | None = None  # becomes `metadata/report.json`
+    # Gives a parent's policy the names of today, to compare it.
+    current_policy: Callable[[Any], Any] = lambda policy: policy
+
+
+@dataclass(frozen=True)
 class _Content:
     """All that a release is made of, in tables and plain values."""
 
@@ -90,36 +107,26 @@ class _Content:
 def build_release(
     out: Path,
     version: str,
-    pool: Path,
-    scores: Path,
-    selection: Path,
-    space: LabelSpace,
-    lineage: Lineage,
-    include_rejected: bool,
+    sources: Sources,
     *,
-    report: Mapping[str, Any] | None = None,
     workers: int = 1,
-    current_policy: Callable[[Any], Any] = lambda policy: policy,
 ) -> ReleaseFacts:
-    """Builds `out/version` from a pool, its score tables and a selection table, all of it or none.
+    """The facts of a new release `out/version`, built whole or not at all.
 
-    PNG bytes go from tar to Parquet undecoded, after every shard's hash was checked. `lineage` goes
-    into the manifest, and the card shows what of it is given; `report` becomes
-    `metadata/report.json`. The highest lower version in `out` is its parent; where the
-    data are the parent's, so are the bytes of the data files. The number of `workers` (threads)
-    changes no byte. `current_policy` gives the parent's policy the names of today, to compare it.
-    `BadInput` for a version that is none or exists, `ReleaseError` where pool,
-    scores and selection do not belong together.
+    PNG bytes go from tar to Parquet undecoded, after every shard's hash was checked. The highest
+    lower version in `out` is its parent; where the data are the parent's, so are the bytes of the
+    data files. The number of `workers` (threads) changes no byte. `BadInput` for a version that is
+    none or exists, `ReleaseError` where pool, scores and selection do not belong together.
     """
     numbers_of(version)
     folder = out / version
     if folder.exists():
         raise BadInput(f"{folder} exists and a release never changes; choose a higher version")
-    content = _content(pool, scores, selection, space, lineage, include_rejected, report, workers)
+    content = _content(sources, workers)
     manifest = content.manifest.model_copy(update={"version": version})
     parent, same_data = parent_of(out, version), False
     if parent is not None:
-        changes = _changes(out / parent, content, current_policy)
+        changes = _changes(out / parent, content, sources.current_policy)
         same_data = changes is None or changes.level == "patch"
         update = {"parent_version": parent, "changes": changes}
         update["parent_manifest_sha256"] = sha256_file(out / parent / MANIFEST)
@@ -129,13 +136,13 @@ def build_release(
             _copy_data(out / parent, partial)
         else:
             space = manifest.space
-            write_images(partial, ACCEPTED, content.kept, pool, space, workers)
-            write_images(partial, REJECTED, content.lost, pool, space, workers)
+            write_images(partial, ACCEPTED, content.kept, sources.pool, space, workers)
+            write_images(partial, REJECTED, content.lost, sources.pool, space, workers)
             write_scores(partial, content.table, space, workers)
         write_bytes(partial / CURATION, canonical_json(content.curation))
-        if report is not None:
-            write_bytes(partial / REPORT, canonical_json(report))
-        write_bytes(partial / SAMPLES, sample_grid(content.kept, pool, manifest.space))
+        if content.report is not None:
+            write_bytes(partial / REPORT, canonical_json(content.report))
+        write_bytes(partial / SAMPLES, sample_grid(content.kept, sources.pool, manifest.space))
         card = render_card(manifest, content.curation, data_folders(partial), content.report)
         write_bytes(partial / CARD, card.encode())
         manifest = manifest.model_copy(update={"files": entries_of(partial, workers)})
@@ -143,26 +150,13 @@ def build_release(
     return release_facts(folder)
 
 
-def propose_version(
-    out: Path,
-    pool: Path,
-    scores: Path,
-    selection: Path,
-    space: LabelSpace,
-    lineage: Lineage,
-    include_rejected: bool,
-    *,
-    report: Mapping[str, Any] | None = None,
-    current_policy: Callable[[Any], Any] = lambda policy: policy,
-) -> Proposal:
-    """The version that this content should get after the highest one in `out`, and why."""
+def propose_version(out: Path, sources: Sources) -> Proposal:
+    """The version that a release of this should get after the highest one in `out`, and why."""
     parent = parent_of(out, None)
     if parent is None:
         return Proposal(FIRST, None, "the first version")
-    content = _content(
-        pool, scores, selection, space, lineage, include_rejected, report, 1, verify=False
-    )
-    changes = _changes(out / parent, content, current_policy)
+    content = _content(sources, 1, verify=False)
+    changes = _changes(out / parent, content, sources.current_policy)
     if changes is None:
         return Proposal(parent, parent, "")
     version = next_version(parent, changes.level)
@@ -198,28 +192,19 @@ def entries_of(folder: Path, workers: int = 1) -> tuple[FileEntry, ...]:
     )
 
 
-def _content(
-    pool: Path,
-    scores: Path,
-    selection: Path,
-    space: LabelSpace,
-    lineage: Lineage,
-    include_rejected: bool,
-    report: Mapping[str, Any] | None,
-    workers: int,
-    verify: bool = True,
-) -> _Content:
+def _content(sources: Sources, workers: int, verify: bool = True) -> _Content:
+    selection, space = sources.selection, sources.space
     # All as it is read back from JSON, so that it compares with an earlier release's.
-    lineage = Lineage.model_validate_json(canonical_json(lineage.plain()))
-    report = parse_json(canonical_json(report), selection)
-    origin = _check_pool(pool, workers, verify)
-    table = joined(pool, scores, selection, space)
+    lineage = Lineage.model_validate_json(canonical_json(sources.lineage.plain()))
+    report = parse_json(canonical_json(sources.report), selection)
+    origin = _check_pool(sources.pool, workers, verify)
+    table = joined(sources.pool, sources.scores, selection, space)
     kept = table.filter(table["kept"])
     if not len(kept):
         raise ReleaseError(f"{selection} keeps no sample, so there is nothing to release")
     if pc.any(pc.equal(kept["png_length"], 0)).as_py():
         raise ReleaseError(f"{selection} keeps a sample without an image; select again")
-    lost = table.filter(pc.invert(table["kept"])) if include_rejected else table.slice(0, 0)
+    lost = table.filter(pc.invert(table["kept"])) if sources.include_rejected else table.slice(0, 0)
     manifest = Manifest(
         version=FIRST,
         space=space,

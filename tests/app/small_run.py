@@ -14,7 +14,7 @@ from cgankd.shardset.identity import pool_id
 from cgankd.shardset.pool.plan import make_plan, read_plan, write_plan
 from cgankd.shardset.pool.run_folder import RunFolder
 from cgankd.shardset.records import PoolFacts
-from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.build import Sources, build_release
 from cgankd.shardset.release.manifest import write_pool_manifest
 from cgankd.shardset.testing import (
     described,
@@ -112,12 +112,5 @@ def small_release(run: RunFolder, version: str = "v1.0.0", **facts: Any) -> Path
         **facts,
     }
     selection = run.selections / "cgan-kd.parquet"
-    return build_release(
-        run.release,
-        version,
-        run.pool,
-        run.scores,
-        selection,
-        *described(told),
-        include_rejected=False,
-    ).folder
+    sources = Sources(run.pool, run.scores, selection, *described(told), False)
+    return build_release(run.release, version, sources).folder

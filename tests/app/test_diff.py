@@ -16,7 +16,7 @@ from cgankd.app.cli import app
 from cgankd.app.console import Console
 from cgankd.app.diff import field_changes
 from cgankd.shardset.errors import BadInput
-from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.build import Sources, build_release
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.tables import write_table
 from cgankd.shardset.testing import (
@@ -69,9 +69,8 @@ def released(
     write_tiny_release(scratch, plan=tiny_plan(4, seed=seed))
     chosen = selection(scratch / "chosen.parquet", reasons, told["policy"], labels or {})
     run = scratch / "run"
-    return build_release(
-        out, version, run / "pool", run / "scores", chosen, *described(told), False
-    ).folder
+    sources = Sources(run / "pool", run / "scores", chosen, *described(told), False)
+    return build_release(out, version, sources).folder
 
 
 def measured(**overall: float) -> dict[str, Any]:

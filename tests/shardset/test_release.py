@@ -17,7 +17,7 @@ from cgankd.shardset.images import encode_png, pixel_sha256
 from cgankd.shardset.pool.shards import PoolShardWriter
 from cgankd.shardset.release import build as release
 from cgankd.shardset.release import tables as release_tables
-from cgankd.shardset.release.build import build_release, release_facts, whole_folder
+from cgankd.shardset.release.build import Sources, build_release, release_facts, whole_folder
 from cgankd.shardset.release.manifest import read_manifest, salted_hashes, write_pool_manifest
 from cgankd.shardset.tables import read_numbered, read_table, write_table
 from cgankd.shardset.testing import (
@@ -51,7 +51,7 @@ def rebuilt(out, version="v1.0.1", **changes):
         "include_rejected": True,
         **changes,
     }
-    return build_release(out, version, **given)
+    return build_release(out, version, Sources(**given))
 
 
 def load(folder, cache, config=None):

@@ -11,7 +11,7 @@ import yaml
 from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.files import read_json
 from cgankd.shardset.labels import LabelSettings
-from cgankd.shardset.release.build import build_release
+from cgankd.shardset.release.build import Sources, build_release
 from cgankd.shardset.release.exports import write_fake_h5
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.release.verify import verify_release
@@ -93,7 +93,7 @@ def test_replaced_labels_stay_within_the_range(built, tmp_path):
     facts = tiny_facts(space=tiny_continuous_space())
     given = (run / "pool", run / "scores", path)
     write_table(path, pa.table({**columns, "label": values}))
-    replaced = build_release(tmp_path, "v1.0.0", *given, *described(facts), True)
+    replaced = build_release(tmp_path, "v1.0.0", Sources(*given, *described(facts), True))
     rows = read_table(replaced.folder / ACCEPTED).sort_by("key")
 
     assert values.tolist() == rows["label"].to_pylist()
@@ -101,7 +101,7 @@ def test_replaced_labels_stay_within_the_range(built, tmp_path):
     values[5] = 60.5
     write_table(path, pa.table({**columns, "label": values}))
     with pytest.raises(BadInput, match=r"label 60\.5 of sample 5 is not within -60 … 60 degrees"):
-        build_release(tmp_path, "v1.0.1", *given, *described(facts), True)
+        build_release(tmp_path, "v1.0.1", Sources(*given, *described(facts), True))
 
 
 @pytest.mark.parametrize("continuous", [False, True])

@@ -7,7 +7,7 @@ import pytest
 from cgankd.shardset.errors import BadInput, ReleaseError
 from cgankd.shardset.files import sha256_file
 from cgankd.shardset.release import tables as release_tables
-from cgankd.shardset.release.build import build_release, propose_version
+from cgankd.shardset.release.build import Sources, build_release, propose_version
 from cgankd.shardset.release.manifest import MANIFEST, Changes, read_manifest
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.release.versions import next_version, parent_of, released_versions, understated
@@ -33,7 +33,7 @@ def given(out, **changes):
     """What the release of `out` was built from, with changes."""
     run = out / "run"
     space, lineage = described(changes.pop("facts", tiny_facts()))
-    return {
+    sources = {
         "pool": run / "pool",
         "scores": run / "scores",
         "selection": run / "selections" / "cgan-kd.parquet",
@@ -42,6 +42,7 @@ def given(out, **changes):
         "include_rejected": True,
         **changes,
     }
+    return Sources(**sources)
 
 
 def selected(out, change):
@@ -63,7 +64,7 @@ def digests(folder):
 
 def test_the_first_version_is_proposed_where_there_is_none(tmp_path):
     """Nothing is read for it."""
-    proposal = propose_version(tmp_path, **given(tmp_path))
+    proposal = propose_version(tmp_path, given(tmp_path))
 
     assert (proposal.version, proposal.parent) == ("v1.0.0", None)
     assert proposal.reason == "the first version"
@@ -71,7 +72,7 @@ def test_the_first_version_is_proposed_where_there_is_none(tmp_path):
 
 def test_where_nothing_changed_nothing_is_proposed(out):
     """The reason is empty, the version the one that is there."""
-    proposal = propose_version(out, **given(out))
+    proposal = propose_version(out, given(out))
 
     assert (proposal.version, proposal.parent, proposal.reason) == ("v1.0.0", "v1.0.0", "")
 
@@ -83,16 +84,16 @@ def test_other_facts_or_a_report_are_a_patch_of_the_same_data_files(out):
     report = tiny_report()
     facts = {**tiny_facts(), "license": "mit"}
     with pytest.raises(ReleaseError, match="is not as its manifest says, so no version can follow"):
-        build_release(out, "v1.0.1", **given(out, facts=facts))
+        build_release(out, "v1.0.1", given(out, facts=facts))
     assert released_versions(out) == ["v1.0.0"]
 
     write_again(out)
-    proposal = propose_version(out, **given(out, facts=facts), report=report)
+    proposal = propose_version(out, given(out, facts=facts, report=report))
     assert proposal.version == "v1.0.1"
     assert proposal.reason == (
         "patch change: the facts are others: license; the metadata are others: metadata/report.json"
     )
-    built = build_release(out, "v1.0.1", **given(out, facts=facts), report=report)
+    built = build_release(out, "v1.0.1", given(out, facts=facts, report=report))
     assert digests(built.folder) == digests(out / "v1.0.0")
     assert len(digests(built.folder)) == 3
     assert "| cgan-kd | 83.5 ± 0.25 | 2 |" in (built.folder / "README.md").read_text()
@@ -104,7 +105,7 @@ def write_again(out):
     for path in sorted((out / "v1.0.0").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (out / "v1.0.0").rmdir()
-    build_release(out, "v1.0.0", **given(out))
+    build_release(out, "v1.0.0", given(out))
 
 
 def tiny_report():
@@ -131,13 +132,13 @@ def test_other_samples_are_minor(out):
         columns["label"][second] = (columns["label"][second] + 1) % 3
 
     selected(out, change)
-    proposal = propose_version(out, **given(out))
+    proposal = propose_version(out, given(out))
     assert proposal.version == "v1.1.0"
     assert proposal.reason == (
         "minor change: the samples are others: 1 came, 1 went, 1 have another label"
     )
     facts = {**tiny_facts(), "policy": {"filter": "quantile", "rho": 0.9}}
-    built = build_release(out, "v1.1.0", **given(out, facts=facts))
+    built = build_release(out, "v1.1.0", given(out, facts=facts))
     manifest = read_manifest(built.folder)
     assert manifest.parent_version == "v1.0.0"
     assert manifest.parent_manifest_sha256 == sha256_file(out / "v1.0.0" / MANIFEST)
@@ -164,11 +165,11 @@ def test_a_parents_policy_by_old_names_is_compared_by_those_of_today(tmp_path):
         return {"filter": {"rho": policy["rho"]}, "quota": None} if "rho" in policy else policy
 
     facts = {**tiny_facts(), "policy": {"filter": {"rho": 0.9}, "quota": None}}
-    same = propose_version(tmp_path, **given(tmp_path, facts=facts), current_policy=current_policy)
+    same = propose_version(tmp_path, given(tmp_path, facts=facts, current_policy=current_policy))
     assert "facts" not in same.reason
     facts = {**facts, "policy": {"filter": {"rho": 0.7}, "quota": None}, "license": "mit"}
     built = build_release(
-        tmp_path, "v1.0.1", **given(tmp_path, facts=facts), current_policy=current_policy
+        tmp_path, "v1.0.1", given(tmp_path, facts=facts, current_policy=current_policy)
     )
     changes = read_manifest(built.folder).changes
     assert changes.policy == {"filter.rho": (0.9, 0.7)}
@@ -177,14 +178,14 @@ def test_a_parents_policy_by_old_names_is_compared_by_those_of_today(tmp_path):
 
 def test_other_scores_reasons_or_rejected_images_are_minor(out):
     """They are data as well."""
-    without = propose_version(out, **given(out, include_rejected=False))
+    without = propose_version(out, given(out, include_rejected=False))
     assert without.reason == "minor change: the rejected images are left out"
 
     def rename(columns):
         columns["reason"] = [reason and "reviewer" for reason in columns["reason"]]
 
     selected(out, rename)
-    renamed = propose_version(out, **given(out))
+    renamed = propose_version(out, given(out))
     assert (renamed.version, renamed.reason) == (
         "v1.1.0",
         "minor change: the scores or decisions are others",
@@ -203,7 +204,7 @@ def test_another_pool_is_minor(out):
         "selection": run / "cgan-kd.parquet",
     }
 
-    proposal = propose_version(out, **given(out, **changes))
+    proposal = propose_version(out, given(out, **changes))
     assert proposal.version == "v1.1.0"
     assert proposal.reason == "minor change: the samples are of another pool"
 
@@ -213,7 +214,7 @@ def test_another_label_space_is_major(out):
     facts = tiny_facts()
     facts["space"]["names"] = ["zero", "one", "two"]
 
-    proposal = propose_version(out, **given(out, facts=facts))
+    proposal = propose_version(out, given(out, facts=facts))
     assert proposal.version == "v2.0.0"
     assert proposal.reason == "major change: the label space is another: names"
 
@@ -223,7 +224,7 @@ def test_other_columns_are_major(out):
     path = out / "v1.0.0/scores/train-00000-of-00001.parquet"
     pq.write_table(read_table(path).drop_columns(["teacher_entropy"]), path)
 
-    proposal = propose_version(out, **given(out))
+    proposal = propose_version(out, given(out))
     assert proposal.version == "v2.0.0"
     assert proposal.reason == "major change: the columns are others: teacher_entropy"
 
@@ -279,7 +280,7 @@ def test_a_version_that_understates_is_told(version, level, hidden):
 def test_a_used_version_is_refused(out):
     """Whatever it would hold."""
     with pytest.raises(BadInput, match=r"v1\.0\.0 exists and a release never changes"):
-        build_release(out, "v1.0.0", **given(out))
+        build_release(out, "v1.0.0", given(out))
 
 
 def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
@@ -288,7 +289,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, monkeypatch):
     out = tmp_path
     built = write_tiny_release(out / "one")
     for workers in (2, 5):
-        again = build_release(out / str(workers), "v1.0.0", **given(out / "one"), workers=workers)
+        again = build_release(out / str(workers), "v1.0.0", given(out / "one"), workers=workers)
         assert again.manifest_sha256 == built.manifest_sha256
         assert len(digests(again.folder)) == 10
         assert digests(again.folder) == digests(built.folder)
@@ -300,4 +301,4 @@ def test_a_damaged_parent_is_named(out):
     path.write_bytes(path.read_bytes()[:-20])
 
     with pytest.raises(ReleaseError, match=r"v1\.0\.0 is damaged, so no version can follow it"):
-        propose_version(out, **given(out))
+        propose_version(out, given(out))
