@@ -14,7 +14,7 @@ from PIL import Image
 from cgankd.app import evaluating, pipeline, train_from_release
 from cgankd.app.console import Console
 from cgankd.app.recipe import without_place
-from cgankd.shardset.errors import BadInput, StaleStage
+from cgankd.shardset.errors import BadInput
 from cgankd.shardset.pool.plan import read_plan, write_plan
 from cgankd.shardset.tables import read_numbered, read_table
 from tests.app.test_bad_input import refused
@@ -261,10 +261,10 @@ def test_another_number_of_parts_is_another_selection(finished, tmp_path):
     out, _ = finished
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
-    with pytest.raises(StaleStage, match="groups"):
-        pipeline.select(copy, console=Console(), overrides=["label.groups=6"])
+    again = pipeline.select(copy, console=Console(), overrides=["label.groups=6"])
     pipeline.select(copy, console=Console(), name="six", overrides=["label.groups=6"])
 
+    assert again["came"] + again["went"] > 0
     with pytest.raises(BadInput, match="6 parts"):
         pipeline.release(copy, console=Console(), version="v1.1.0", selection="six", rejected=False)
 
