@@ -100,7 +100,8 @@ def _inside(folder: Path, manifest: Manifest, pixels: bool) -> list[str]:
         return problems or _card_problems(folder, wds_head(manifest))
     for entry in manifest.files:
         if entry.path.endswith(".parquet"):
-            problems += _table_problems(folder, entry, manifest, pixels)
+            problem = _table_problem(folder / entry.path, entry, manifest, pixels)
+            problems += [] if problem is None else [f"{entry.path}: {problem}"]
     if problems:
         return problems
     problems += _count_problems(folder, manifest)
@@ -124,31 +125,26 @@ def _lineage_problems(manifest: Manifest) -> list[str]:
     return [f"{MANIFEST}: pool {manifest.pool_id} is not of the generator, seed and plan it names"]
 
 
-def _table_problems(folder: Path, entry: FileEntry, manifest: Manifest, pixels: bool) -> list[str]:
-    path = folder / entry.path
+def _table_problem(path: Path, entry: FileEntry, manifest: Manifest, pixels: bool) -> str | None:
+    """The first thing that is wrong in a Parquet file; None if nothing is."""
     schema = release_schema(Path(entry.path).parent.as_posix(), manifest.space)
     try:
         with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
-            columns = sorted(
-                {(f.name, str(f.type)) for f in found} ^ {(f.name, str(f.type)) for f in schema}
-            )
+            found, rows = file.schema_arrow, file.metadata.num_rows
+            columns = {(f.name, str(f.type)) for f in found} ^ {
+                (f.name, str(f.type)) for f in schema
+            }
             if columns:
                 names = sorted({name for name, _ in columns})
-                return [f"{entry.path}: other columns than a release has: {', '.join(names)}"]
+                return f"other columns than a release has: {', '.join(names)}"
             if not found.equals(schema, check_metadata=True):
-                return [f"{entry.path}: its note on features, or the order of columns, is another"]
-            if file.metadata.num_rows != entry.rows:
-                rows = file.metadata.num_rows
-                return [f"{entry.path}: has {rows} rows, the manifest says {entry.rows}"]
-            if problem := _row_problem(file):
-                return [f"{entry.path}: {problem}"]
-            if "image" in found.names:
-                for problem in _picture_problems(file, pixels):
-                    return [f"{entry.path}: {problem}"]
+                return "its note on features, or the order of columns, is another"
+            if rows != entry.rows:
+                return f"has {rows} rows, the manifest says {entry.rows}"
+            pictures = _picture_problems(file, pixels) if "image" in found.names else ()
+            return _row_problem(file) or next(iter(pictures), None)
     except UNREADABLE:
-        return [f"{entry.path}: not Parquet, the manifest says {entry.rows} rows"]
-    return []
+        return f"not Parquet, the manifest says {entry.rows} rows"
 
 
 def _row_problem(file: pq.ParquetFile) -> str | None:
