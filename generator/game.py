@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from cgankd.generator.config import Augmentation, GeneratorTraining, LossName, Vicinity
@@ -210,7 +211,9 @@ def reach(kappa: float, kind: Vicinity) -> float:
     return kappa if kind == "hard" else math.sqrt(-math.log(LEAST_WEIGHT) / kappa)
 
 
-def augment(images: Tensor, uniforms: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
+def augment(
+    images: Float[Tensor, "n c h w"], uniforms: Float[Tensor, "n 7"], kinds: Sequence[Augmentation]
+) -> Float[Tensor, "n c h w"]:
     """Images float `[n, c, h, w]`, augmented; uniforms float `[n, UNIFORMS]` in [0, 1).
 
     >>> augment(torch.ones(1, 1, 4, 4), torch.zeros(1, UNIFORMS), ["cutout"])[0, 0, :2]

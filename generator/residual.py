@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
@@ -151,7 +152,9 @@ class ResidualGenerator(AdversarialGenerator):
         """The latents of some keys, standard normal float32 `[n, latent_dim]`."""
         return latents(seed, keys.start, len(keys), self.latent_dim)
 
-    def sample(self, draws: Tensor, conditions: Tensor) -> Tensor:
+    def sample(
+        self, draws: Float[Tensor, "n latent"], conditions: Shaped[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
         """Images float32 `[n, c, h, w]` of latents `[n, latent_dim]` and targets `[n]`."""
         labels = self.embedding(conditions)
         h = self.linear(draws).view(len(draws), -1, self.bottom, self.bottom)
@@ -213,7 +216,9 @@ class ProjectionDiscriminator(Discriminator):
             else SpectralEmbedding(images.space.outputs, widths[-1])
         )
 
-    def forward(self, images: Tensor, conditions: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "n c h w"], conditions: Shaped[Tensor, "n ..."]
+    ) -> Float[Tensor, " n"]:
         if images.shape[1] == 1:
             # One channel fits both memory formats; its strides tell every layer which to use.
             images = images.reshape(len(images), *images.shape[2:], 1).permute(0, 3, 1, 2)

@@ -12,3 +12,15 @@ from hypothesis import settings  # noqa: E402: the environment above comes first
 # A test asserts order and outcome, not seconds: a busy machine fails none.
 settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
+
+# Where tensors pass from room to room, their shapes are checked in every test, and only there.
+from jaxtyping import install_import_hook  # noqa: E402
+
+SHAPED = (
+    "cgankd.curation.density_ratio.model",
+    "cgankd.curation.policies.subsampling",
+    "cgankd.generator.game",
+    "cgankd.generator.residual",
+    "cgankd.student.methods.hinton",
+)
+install_import_hook(SHAPED, "beartype.beartype")

@@ -7,11 +7,12 @@ over that of generated ones, is estimated by a non-negative ψ(h|y).
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -61,7 +62,7 @@ class Projection(nn.Module):
     @classmethod
     def fitted(
         cls, features: np.ndarray, labels: np.ndarray, components: int, space: LabelSpace
-    ) -> Self:
+    ) -> "Projection":
         """The projection on the `components` leading directions of features `[n, dim]`."""
         features = features.astype(np.float64)
         components = min(components, features.shape[1])
@@ -256,14 +257,21 @@ class DensityRatioNet(nn.Module):
         return self.main(torch.cat([self.label_emb(targets), features], 1)).squeeze(1)
 
 
-def log_ratio(net: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+def log_ratio(
+    net: nn.Module, features: Float[Tensor, "n d"], targets: Shaped[Tensor, " n"]
+) -> Float[Tensor, " n"]:
     """The log `[n]` of a ratio net's answer, −∞ where it is 0 to within `SMALLEST`."""
     ratio = net(features, targets)
     return torch.where(ratio < SMALLEST, -math.inf, ratio.clamp(min=SMALLEST).log())
 
 
-def ruled_out(logs: Tensor, targets: Tensor, predicted: Tensor | None, reach: float) -> Tensor:
-    """Log ratios `[n]`, −∞ where the label that an image tells is more than `reach` off its own.
+def ruled_out(
+    logs: Float[Tensor, "*nets n"],
+    targets: Shaped[Tensor, " n"],
+    predicted: Float[Tensor, " n"] | None,
+    reach: float,
+) -> Float[Tensor, "*nets n"]:
+    """Log ratios `[…, n]`, −∞ where the label that an image tells is more than `reach` off its own.
 
     Such images are not among those that the ratio is fitted to, so it says nothing of them.
     """
@@ -272,7 +280,9 @@ def ruled_out(logs: Tensor, targets: Tensor, predicted: Tensor | None, reach: fl
     return torch.where((predicted - targets).abs() > reach, -math.inf, logs)
 
 
-def softplus_loss(generated: Tensor, real: Tensor, penalty: float) -> Tensor:
+def softplus_loss(
+    generated: Float[Tensor, " n"], real: Float[Tensor, " m"], penalty: float
+) -> Float[Tensor, ""]:
     """The conditional softplus (cSP) loss of cDR-RS, a scalar, of ψ on a generated batch `[n]` and
     on a real one `[m]` with the same labels.
 

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float
 from pydantic import Field
 
 from cgankd.curation.policies.rule import Decision, Samples, Settings, Source
@@ -53,7 +54,11 @@ class BudgetedRejection(Settings):
         return Decision(passes, "ratio", {"c": fitted})
 
 
-def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+def running_bound(
+    first: Float[np.ndarray, " m"],
+    ratios: Float[np.ndarray, " n"],
+    is_first: Bool[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
     """M for each sample in key order, float `[n]`: it starts as the largest ratio of the first
     round and grows with what comes after it, revoking nothing (cDR-RS, arXiv 2103.11166).
     """
@@ -62,7 +67,7 @@ def running_bound(first: np.ndarray, ratios: np.ndarray, is_first: np.ndarray) -
     return np.maximum(start, np.maximum.accumulate(later))
 
 
-def acceptance_factor(ratios: np.ndarray, accept: float) -> float:
+def acceptance_factor(ratios: Float[np.ndarray, " n"], accept: float) -> float:
     """The c with mean(min(1, c·r)) = `accept`: optimal budgeted rejection (arXiv 2311.00460).
 
     Infinite where fewer than that share of ratios are positive: then every positive one is

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Hinton(BaseModel):
     def build(self, student: Shapes, teacher: Shapes) -> None:
         """None: nothing is trained but the student."""
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: Step) -> Float[Tensor, " b"]:
         """The weighted sum of label loss and teacher loss per sample, `[b]`."""
         from_labels = cross_entropy(step.outputs, step.batch.targets)
         from_teacher = divergence(step.outputs, step.batch.teacher_logits, self.temperature)
