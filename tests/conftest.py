@@ -7,7 +7,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # read at import; Xet has a process of its own
 
-from hypothesis import settings  # noqa: E402: the environment above comes first
+from hypothesis import settings  # noqa: E402 - the environment above comes first
 
 # A test asserts order and outcome, not seconds: a busy machine fails none.
 settings.register_profile("without deadlines", deadline=None)

@@ -1,5 +1,6 @@
 """A Hub on this machine, to try publishing without an account: `python -m tests.hub [FOLDER]`."""
 
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from tests.hub.server import LoopbackHub
 
 def main(folder: Path) -> None:
     """Serves the repositories in a folder until Ctrl-C."""
+    # A shell starts what runs in the background with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), LoopbackHub(folder, port=0) as served:
         print(f"{served.endpoint} serves {folder} until Ctrl-C; in another terminal:", flush=True)
         print(f"export HF_ENDPOINT={served.endpoint}")
