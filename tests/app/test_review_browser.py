@@ -142,6 +142,9 @@ def test_verdicts_outlive_the_browser_and_make_the_next_version(run):
             page.goto(f"{url}/release")
             page.get_by_role("button", name="Select again with the verdicts").click()
             expect(page.get_by_text("Selected again")).to_be_visible()
+            # A click while the page is still being drawn can be lost with what it was on.
+            app = page.locator("[data-testid=stApp]")
+            expect(app).to_have_attribute("data-test-script-state", "notRunning")
             page.get_by_role("button", name="Build the proposed version").click()
             expect(page.get_by_text("v1.1.0: ")).to_be_visible()
 
