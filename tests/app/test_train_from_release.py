@@ -301,10 +301,8 @@ def test_a_killed_training_ends_as_if_it_had_not_been(hub, tmp_path, streaming):
     command = [sys.executable, "-c", COMMAND, f"{REPO}@v1.0.0", str(out), streaming]
     environment = client_environment(hub, tmp_path / "home", token=TOKEN)
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
         while not (out / "checkpoint.safetensors").exists():
             assert process.poll() is None
-            assert time.monotonic() < deadline
             time.sleep(0.001)
         process.kill()
     assert not (out / "model.safetensors").exists()

@@ -83,10 +83,8 @@ def content(out: Path) -> dict[str, bytes]:
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Returns when the path exists; the process must not end before."""
-    deadline = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
