@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cgankd.generator.config import EmbeddingTraining
 from cgankd.nets.device import Progress, as_images
+from cgankd.nets.minimise import minimise
 from cgankd.nets.published import convolution, resnet34_body
 from cgankd.shardset.errors import TrainingDiverged
 
@@ -89,34 +90,34 @@ def train_label_embedding(
     def picks() -> Tensor:
         return torch.randint(len(pixels), (config.batch,), generator=draws).to(device)
 
-    def image_loss() -> Tensor:
+    def image_loss(step: int) -> Tensor:
         index = picks()
         return F.mse_loss(net(as_images(pixels[index])), targets[index])
 
-    def label_loss() -> Tensor:
+    def label_loss(step: int) -> Tensor:
         noise = NOISE * torch.randn(config.batch, generator=draws).to(device)
         labels = (targets[picks()] + noise).clamp_(0, 1)
         return F.mse_loss(net.h2y(embedding(labels)), labels)
 
     total = config.image_steps + config.label_steps
+    values: dict[str, float] = {}
 
-    def minimise(loss: Callable[[], Tensor], network: nn.Module, steps: int, before: int) -> None:
+    def learn(loss: Callable[[int], Tensor], network: nn.Module, steps: int, before: int) -> None:
         """Adam with a rate that falls to 0 along a cosine."""
         optimiser = torch.optim.Adam(network.parameters(), config.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for step in range(steps if stop_after is None else min(steps, stop_after)):
-            optimiser.zero_grad()
-            value = loss()
-            value.backward()
-            optimiser.step()
-            schedule.step()
-            if step % READ_EVERY == 0:
-                values = {"label embedding loss": float(value.detach())}
-            progress(before + step + 1, total, values)
 
-    minimise(image_loss, net, config.image_steps, 0)
+        def after(step: int, value: Tensor) -> None:
+            if step % READ_EVERY == 1:
+                values["label embedding loss"] = float(value)
+            progress(before + step, total, dict(values))
+
+        steps = steps if stop_after is None else min(steps, stop_after)
+        minimise(loss, optimiser, steps, schedule=schedule, after=after)
+
+    learn(image_loss, net, config.image_steps, 0)
     net.eval().requires_grad_(False)
-    minimise(label_loss, embedding, config.label_steps, config.image_steps)
+    learn(label_loss, embedding, config.label_steps, config.image_steps)
     if stop_after is not None:
         return embedding, {}
     with torch.no_grad():

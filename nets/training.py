@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, placed, precise
+from cgankd.nets.minimise import minimise, require_finite
 from cgankd.nets.network import MovingAverage, Network
 from cgankd.nets.networks import NetworkName, build_network, fill_network
-from cgankd.shardset.errors import BadInput, TrainingDiverged
+from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
@@ -146,38 +147,40 @@ def train_network(
     losses: list[Tensor] = []
     row_at = _evenly(config.steps, ROWS)
     evaluate_at = _evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
-    for step, batch in enumerate(batches.of(config.steps, first=done), start=done + 1):
-        rate = learning_rate(config, step - 1)
+    coming = batches.of(config.steps, first=done)
+
+    def loss(step: int) -> Tensor:
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config, step - 1)
+        batch = next(coming)
         with precise(device, precision):
             outputs = network(batch.images)
         if method is None:
-            losses_of_batch = label_loss(outputs, batch.targets, config.regression_loss)
-        else:
-            losses_of_batch = method.loss(Step(batch, outputs, network, module))
-        loss = losses_of_batch.mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
+            return label_loss(outputs, batch.targets, config.regression_loss).mean()
+        return method.loss(Step(batch, outputs, network, module)).mean()
+
+    def after(step: int, value: Tensor) -> None:
+        losses.append(value)
         if step % AVERAGE_EVERY == 0 or step == config.steps:
             average.update(_lag(config.ema_decay, step))
-        if step in row_at:
-            row = {
-                "step": step,
-                "loss": _mean(losses, step, config),
-                "learning_rate": rate,
-                "images_seen": step * config.batch,
-            }
-            losses.clear()
-            if eval is not None and step in evaluate_at:
-                row |= eval(average.module)
-            history.append(row)
-            progress(step, config.steps, row)
-            # Here no losses are waiting for their row, so that they need not be kept.
-            if checkpoint is not None and step < config.steps and checkpoint.due:
-                checkpoint.save(step, parts, history)
+        if step not in row_at:
+            return
+        row = {
+            "step": step,
+            "loss": _mean(losses, step, config),
+            "learning_rate": learning_rate(config, step - 1),
+            "images_seen": step * config.batch,
+        }
+        losses.clear()
+        if eval is not None and step in evaluate_at:
+            row |= eval(average.module)
+        history.append(row)
+        progress(step, config.steps, row)
+        # Here no losses are waiting for their row, so that they need not be kept.
+        if checkpoint is not None and step < config.steps and checkpoint.due:
+            checkpoint.save(step, parts, history)
+
+    minimise(loss, optimiser, config.steps, first=done, after=after)
     return average.module, history
 
 
@@ -284,10 +287,9 @@ def _evenly(steps: int, count: int) -> frozenset[int]:
 
 
 def _mean(losses: list[Tensor], step: int, config: StudentTraining) -> float:
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise TrainingDiverged(
-            f"training {config.network}: the loss became {mean} between steps "
-            f"{step - len(losses) + 1} and {step} of {config.steps}; set lr below {config.lr:g}"
-        )
-    return mean
+    return require_finite(
+        float(torch.stack(losses).mean()),
+        f"training {config.network}: the loss between steps {step - len(losses) + 1} and {step} of "
+        f"{config.steps}",
+        f"set lr below {config.lr:g}",
+    )

@@ -228,13 +228,13 @@ def _mended(handle: int) -> int:
 
 def _in_order(folder: Path) -> tuple[list[str], list[Line]]:
     """All decisions, the latest last, and the file and line of each."""
-    found = [
+    entries = [
         (line.time, path.stem, number, f"{path} line {number}", line)
         for path in sorted(folder.glob("*.jsonl"))
         for number, line in _lines(path)
     ]
-    found.sort(key=lambda entry: entry[:3])
-    return [place for *_, place, _ in found], [line for *_, line in found]
+    entries.sort(key=lambda entry: entry[:3])
+    return [place for *_, place, _ in entries], [line for *_, line in entries]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Line]]:

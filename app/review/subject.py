@@ -26,6 +26,7 @@ from cgankd.shardset.identity import uniforms
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.records import RatioFacts
 from cgankd.shardset.samples import PoolPlaces, ReleasePlaces, Samples, open_samples
 from cgankd.shardset.tables import read_metadata, read_table
 
@@ -178,13 +179,13 @@ def _open_run(samples: Samples, reviews: Path | None) -> Subject:
         if not scores["key"].equals(rows["key"]):
             notes.append(f"{len(scores):,} of {len(rows):,} samples are scored: run score again")
             scores = None
-    ratio = run.stage_facts("ratio") if run.is_finished("ratio") else {"problems": ()}
+    fitted = run.is_finished("ratio")
     subject = _undecided(
         samples,
         rows.rename_columns(["key", "original_label", "status"]),
         scores,
         facts=run.facts(),
-        ratio_problems=ratio["problems"],
+        ratio_problems=run.read_facts("ratio", RatioFacts).problems if fitted else (),
         reviews=reviews or samples.path / "reviews",
     )
     neighbours = None

@@ -1,6 +1,5 @@
 """Trains the nets of a density ratio, each on what the others' judge may not see."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -17,11 +16,12 @@ from cgankd.curation.density_ratio.model import (
     ruled_out,
     softplus_loss,
 )
-from cgankd.shardset.errors import TrainingDiverged
+from cgankd.nets.minimise import minimise, require_finite
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
 State = dict[str, Tensor]
+READ_EVERY = 100  # steps between readings of the loss
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _train_member(
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, decays)
-        for step in range(1, config.steps + 1):
+
+        def loss(step: int) -> Tensor:
             if shares is None:
                 picked = torch.randint(len(real.targets), (config.batch,), generator=draws)
             else:
@@ -181,11 +182,9 @@ def _train_member(
                     rows = torch.where(wrong, vicinity.draw(picked, draws), rows)
             values = torch.cat([fitted.values[rows], batch.values])
             of_generated, of_real = net(values, batch.targets.repeat(2)).chunk(2)
-            loss = softplus_loss(of_generated, of_real, config.penalty)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            return softplus_loss(of_generated, of_real, config.penalty)
+
+        def after(step: int, value: Tensor) -> None:
             if step in marks:
                 net.eval()
                 checkpoints.append(
@@ -196,14 +195,15 @@ def _train_member(
                     )
                 )
                 net.train()
-            if step % 100 == 0 or step == config.steps:
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingDiverged(
-                        f"density ratio: the loss of net {member} is {value} at step {step}; "
-                        f"lower ratio.learning_rate ({config.learning_rate:g})"
-                    )
-                progress(member * config.steps + step, value)
+            if step % READ_EVERY == 0 or step == config.steps:
+                finite = require_finite(
+                    value.item(),
+                    f"density ratio: the loss of net {member} at step {step}",
+                    f"lower ratio.learning_rate ({config.learning_rate:g})",
+                )
+                progress(member * config.steps + step, finite)
+
+        minimise(loss, optimiser, config.steps, schedule=schedule, after=after)
     return checkpoints
 
 

@@ -5,7 +5,6 @@ recipe under `ratio.features`; its `net(…)` builds the network. To add a kind,
 name it in `FeatureKind`.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -20,11 +19,12 @@ from cgankd.nets.feature_nets.interface import FeatureConfig, FeatureNet
 from cgankd.nets.feature_nets.resnet34 import ResNet34
 from cgankd.nets.feature_nets.small import Small
 from cgankd.nets.feature_nets.sparse_autoencoder import SparseAutoencoder
-from cgankd.shardset.errors import TrainingDiverged
+from cgankd.nets.minimise import minimise, require_finite
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
 DEFAULT_KIND = "small"
+READ_EVERY = 50  # steps between readings of the loss
 # Until 0.1 one record had the settings of all kinds, and every recipe that was run names them.
 OLD_SETTINGS = {
     "small": {"width"},
@@ -91,24 +91,24 @@ def train_feature_net(
             weight_decay=config.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-        for step in range(config.steps):
+
+        def loss(step: int) -> Tensor:
             rows = torch.randint(len(images), (config.batch,), generator=draws).to(device)
             across, down = torch.randint(-reach, reach + 1, (2,), generator=draws).tolist()
             batch = _shifted(channels_last(as_images(images[rows])), across, down, reach)
             with precise(device, precision):
-                loss = net.loss(batch, targets[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            if step % 50 == 0 or step + 1 == config.steps:
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingDiverged(
-                        f"feature net: the loss is {value} at step {step + 1}; lower "
-                        f"ratio.features.learning_rate ({config.learning_rate})"
-                    )
-                progress(step + 1, config.steps, {"loss": value})
+                return net.loss(batch, targets[rows])
+
+        def after(step: int, value: Tensor) -> None:
+            if step % READ_EVERY == 1 or step == config.steps:
+                finite = require_finite(
+                    value.item(),
+                    f"feature net: the loss at step {step}",
+                    f"lower ratio.features.learning_rate ({config.learning_rate})",
+                )
+                progress(step, config.steps, {"loss": finite})
+
+        minimise(loss, optimiser, config.steps, schedule=schedule, after=after)
     return net.eval()
 
 

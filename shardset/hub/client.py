@@ -136,9 +136,9 @@ class Hub:
             yield
         # The client raises its own errors, the HTTP library's, and plain ones around either.
         except (HTTPError, OSError, ValueError, RuntimeError, OIDCError) as error:
-            told = _explanation(what, getattr(self, "endpoint", "the Hub"), error)
-            line = " ".join(str(told).split())
-            raise type(told)(without_token(line, getattr(self, "token", None))) from None
+            explained = _explanation(what, getattr(self, "endpoint", "the Hub"), error)
+            line = " ".join(str(explained).split())
+            raise type(explained)(without_token(line, getattr(self, "token", None))) from None
 
 
 def git_blob(data: bytes) -> str:
@@ -157,20 +157,20 @@ def _explanation(what: str, endpoint: str, error: BaseException) -> CgankdError:
     from huggingface_hub import errors
 
     chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
+    while reason := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(reason)
     for kind in (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, errors.HTTPError):
-        found = next((link for link in chain if isinstance(link, kind)), None)
-        if isinstance(found, errors.OfflineModeIsEnabled):
+        reason = next((link for link in chain if isinstance(link, kind)), None)
+        if isinstance(reason, errors.OfflineModeIsEnabled):
             return BadInput(
                 f"{what}: HF_HUB_OFFLINE forbids asking the Hub; unset it, or read a cached "
                 "version with --offline"
             )
-        if isinstance(found, errors.HfHubHTTPError):
-            return _refusal(what, endpoint, found)
-        if isinstance(found, errors.HTTPError):
+        if isinstance(reason, errors.HfHubHTTPError):
+            return _refusal(what, endpoint, reason)
+        if isinstance(reason, errors.HTTPError):
             return HubError(
-                f"{what}: {endpoint} does not answer ({found or type(found).__name__}); "
+                f"{what}: {endpoint} does not answer ({reason or type(reason).__name__}); "
                 "try again when it can be reached"
             )
     if isinstance(error, errors.HFValidationError):

@@ -81,18 +81,18 @@ def opened(
     return _cached(where, only, endpoint) if offline else _online(where, only, endpoint, token)
 
 
-def copy_release(found: Opened, out: Path, copy: Copy = shutil.copyfile) -> None:
+def copy_release(release: Opened, out: Path, copy: Copy = shutil.copyfile) -> None:
     """Copies a whole opened release to a plain new folder: all of it, verified again, or none."""
     if out.exists():
         raise BadInput(f"{out} exists; give a new folder")
     with whole_folder(out) as partial:
-        for name in (*(entry.path for entry in found.manifest.files), MANIFEST):
+        for name in (*(entry.path for entry in release.manifest.files), MANIFEST):
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy((found.folder / name).resolve(), target)
+            copy((release.folder / name).resolve(), target)
             sync_file(target)
         if problems := verify_release(partial):
-            raise ReleaseError(f"{found.folder}: {_few(problems)}")
+            raise ReleaseError(f"{release.folder}: {_few(problems)}")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -257,12 +257,12 @@ def _is_wanted(path: str, only: Sequence[str] | None) -> bool:
 def _nothing_else(folder: Path, manifest: Manifest) -> None:
     """`ReleaseError` if the cached folder holds a file that is not of the release."""
     known = {entry.path for entry in manifest.files} | {MANIFEST, HUBS_OWN}
-    found = {
+    wanted = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_symlink() or path.is_file()
     }
-    if added := sorted(found - known):
+    if added := sorted(wanted - known):
         raise ReleaseError(f"{folder / added[0]} was added to the cached copy; remove that file")
 
 

@@ -253,9 +253,9 @@ def _wrong_sizes(folder: Path, index: int, marker: Mapping[str, Any]) -> list[st
     wrong = []
     for part, name in _parts(index).items():
         path = folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != marker[part]["bytes"]:
-            size = "is missing" if found is None else f"has {found} bytes"
+        actual = path.stat().st_size if path.is_file() else None
+        if actual != marker[part]["bytes"]:
+            size = "is missing" if actual is None else f"has {actual} bytes"
             wrong.append(f"{name} {size}, its marker says {marker[part]['bytes']}")
     return wrong
 

@@ -74,8 +74,8 @@ class ReleaseFacts:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a release is built of: a pool, its score tables, a selection's table, and what is told
-    of them. The card shows what is given of the lineage.
+    """What a release is built of: a pool, its score tables, a selection's table, and what is
+    known of them. The card shows what is given of the lineage.
     """
 
     pool: Path
@@ -215,8 +215,8 @@ def _content(sources: Sources, workers: int, verify: bool = True) -> _Content:
         files=(),
         lineage=lineage,
     )
-    found = {**read_metadata(selection), "labels": curation_counts(table, space)}
-    curation = parse_json(canonical_json(found), selection)
+    record = {**read_metadata(selection), "labels": curation_counts(table, space)}
+    curation = parse_json(canonical_json(record), selection)
     return _Content(table, lost, manifest, curation, report)
 
 

@@ -107,16 +107,16 @@ def rendered(template: str, **values: Any) -> str:
 
 def data_folders(folder: Path) -> dict[str, DataFolder]:
     """What lies below each data folder of a release that has any."""
-    found: dict[str, DataFolder] = {}
+    by_place: dict[str, DataFolder] = {}
     for path in sorted(folder.rglob("*.parquet")):
         place = path.parent.relative_to(folder).as_posix()
         file = pq.read_metadata(path)
         size = sum(file.row_group(group).total_byte_size for group in range(file.num_row_groups))
-        before = found.get(place, DataFolder(0, 0, 0))
-        found[place] = DataFolder(
+        before = by_place.get(place, DataFolder(0, 0, 0))
+        by_place[place] = DataFolder(
             before.rows + file.num_rows, before.bytes + size, before.on_disk + path.stat().st_size
         )
-    return found
+    return by_place
 
 
 def head_of(manifest: Manifest, data: Mapping[str, DataFolder]) -> dict[str, Any]:
@@ -185,10 +185,10 @@ def infos_of(data: Mapping[str, DataFolder], space: LabelSpace) -> list[dict[str
 
 
 def _present(data: Mapping[str, DataFolder]) -> dict[str, list[str]]:
-    found = {config: [f for f in folders if f in data] for config, folders in CONFIGS.items()}
-    if len(found["pool"]) == 1:
-        del found["pool"]  # it would be the curated set under another name
-    return {config: folders for config, folders in found.items() if folders}
+    by_config = {config: [f for f in folders if f in data] for config, folders in CONFIGS.items()}
+    if len(by_config["pool"]) == 1:
+        del by_config["pool"]  # it would be the curated set under another name
+    return {config: folders for config, folders in by_config.items() if folders}
 
 
 def name_of(manifest: Manifest) -> str:
@@ -236,12 +236,12 @@ def yaml_text(value: Any) -> str:
 def sample_grid(kept: pa.Table, pool: Path, space: LabelSpace) -> bytes:
     """The PNG of a grid with a row for each group of the label space that has samples."""
     groups = space.group_of(kept["label"].to_numpy())
-    chosen = [
+    shown = [
         np.flatnonzero(groups == group)[:GRID_COLUMNS] for group in np.unique(groups)[:GRID_ROWS]
     ]
-    images = images_of(pool, kept.take(np.concatenate(chosen))).field("bytes").to_pylist()
+    images = images_of(pool, kept.take(np.concatenate(shown))).field("bytes").to_pylist()
     cells = iter([_shrunk(decode_png(image)) for image in images])
-    rows = [[next(cells) for _ in row] for row in chosen]
+    rows = [[next(cells) for _ in row] for row in shown]
     channels, height, width = rows[0][0].shape
     factor = -(-CELL_LEAST // min(height, width))
     down, right = height * factor + GRID_GAP, width * factor + GRID_GAP

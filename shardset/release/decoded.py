@@ -63,7 +63,7 @@ def decoded_pixels(
     """Pixels uint8 `[n, c, h, w]` of a verified release's accepted images, in the rows' order.
 
     They are mapped from a file in `cache`, so do not write to them. They are decoded
-    once, on every core: a file that is not what its marker says is made anew, and `note` told.
+    once, on every core: a file that is not what its marker says is made anew, and `note` says so.
     `ReleaseError` names the key of an image that does not decode or is not like the first one,
     `BadInput` a disk without room.
     """
@@ -211,10 +211,10 @@ class Image:
 
 def accepted_files(manifest: Manifest) -> list[FileEntry]:
     """The Parquet files of the accepted images, in the order of their names, at least one."""
-    found = [entry for entry in manifest.files if entry.path.startswith(f"{ACCEPTED}/")]
-    if not any(entry.rows for entry in found):
+    accepted = [entry for entry in manifest.files if entry.path.startswith(f"{ACCEPTED}/")]
+    if not any(entry.rows for entry in accepted):
         raise ReleaseError(f"release {manifest.version} holds no accepted images")
-    return sorted((entry for entry in found if entry.rows), key=lambda entry: entry.path)
+    return sorted((entry for entry in accepted if entry.rows), key=lambda entry: entry.path)
 
 
 def row_columns(space: LabelSpace, *, logits: bool) -> list[str]:
@@ -255,9 +255,9 @@ def open_parquet(
         raise ReleaseError(f"{where} is missing, cut or not Parquet; get the release anew") from (
             error
         )
-    found, expected = file.schema_arrow, release_schema(ACCEPTED, space)
+    schema, expected = file.schema_arrow, release_schema(ACCEPTED, space)
     for name in columns:
-        types = found.field(name).type if name in found.names else "missing"
+        types = schema.field(name).type if name in schema.names else "missing"
         if types != expected.field(name).type:
             file.close()
             raise ReleaseError(

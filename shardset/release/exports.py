@@ -115,10 +115,10 @@ def tar_problems(path: Path, entry: FileEntry, space: LabelSpace) -> list[str]:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                found = MEMBER.fullmatch(member.name)
-                if found is None or member.type != tarfile.REGTYPE or member.pax_headers:
+                match = MEMBER.fullmatch(member.name)
+                if match is None or member.type != tarfile.REGTYPE or member.pax_headers:
                     return [f"{entry.path}: member {member.name!r} is none of a release"]
-                key, part = found.groups()
+                key, part = match.groups()
                 expected = order[(order.index(before[1]) + 1) % len(order)] if before[1] else "png"
                 belongs = key not in keys if part == "png" else key == before[0]
                 if part != expected or not belongs:

@@ -243,11 +243,11 @@ def verify_pool(pool: Path, plan: Plan, manifest_sha256: str | None) -> None:
     """Compares every byte of a pool with its markers, and these with the hash that the pool stage
     recorded, if it did; `CorruptShard` says what is not as it was made. Nothing is written.
     """
-    found = hashlib.sha256(pool_manifest(pool, plan)).hexdigest()
-    if manifest_sha256 not in (None, found):
+    actual = hashlib.sha256(pool_manifest(pool, plan)).hexdigest()
+    if manifest_sha256 not in (None, actual):
         raise CorruptShard(
             f"{pool} is whole but is not the pool that was made: its shards and plan have the "
-            f"sha256 {found[:16]}…, the pool stage recorded {str(manifest_sha256)[:16]}…; "
+            f"sha256 {actual[:16]}…, the pool stage recorded {str(manifest_sha256)[:16]}…; "
             "after a top-up that was cut, run produce again, else replace it with --redo pool"
         )
 

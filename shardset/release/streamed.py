@@ -99,10 +99,10 @@ class Stream:
         for window in self._windows(start, stop):
             loaded = self._loaded(window)
             first, last = max(start, window.first), min(stop, window.first + window.count)
-            chosen = self._order_of(window)[first - window.first : last - window.first]
-            images = [loaded.image(row) for row in chosen.tolist()]
+            order = self._order_of(window)[first - window.first : last - window.first]
+            images = [loaded.image(row) for row in order.tolist()]
             decoded(images, pixels[first - start : last - start])
-            parts.append(loaded.rows_at(chosen))
+            parts.append(loaded.rows_at(order))
         return pixels, joined_rows(parts)
 
     def _windows(self, start: int, stop: int) -> Iterator["_Window"]:

@@ -110,26 +110,28 @@ def joined(pool: Path, scores: Path, selection: Path, space: LabelSpace) -> pa.T
     `ReleaseError` where pool, scores and selection do not belong together, or where the scores
     are of another kind than the columns of a release.
     """
-    rows, scored, chosen = read_numbered(pool), read_numbered(scores), read_table(selection)
+    rows, scored, decided = read_numbered(pool), read_numbered(scores), read_table(selection)
     keys = rows["key"]
-    for where, table in ((scores, scored), (selection, chosen)):
+    for where, table in ((scores, scored), (selection, decided)):
         if not table["key"].equals(keys):
             raise ReleaseError(
                 f"{where} has {len(table)} keys that are not the {len(keys)} of {pool}; "
                 "score and select this very pool again"
             )
-    told = {name: scored[name] for name in scored.column_names if name not in NOT_PUBLISHED_TWICE}
+    measured = {
+        name: scored[name] for name in scored.column_names if name not in NOT_PUBLISHED_TWICE
+    }
     if isinstance(space, ClassLabels) and len(space.names) > MOST_LOGITS:
-        top_labels, top_logits = top_of(told.pop("teacher_logits"), len(space.names))
-        told |= {"teacher_top_labels": top_labels, "teacher_top_logits": top_logits}
+        top_labels, top_logits = top_of(measured.pop("teacher_logits"), len(space.names))
+        measured |= {"teacher_top_labels": top_labels, "teacher_top_logits": top_logits}
     columns = {
-        "label": chosen["label"],
+        "label": decided["label"],
         "original_label": rows["label"],
         "condition": rows["condition"],
         "key": keys,
-        "kept": chosen["kept"],
-        "reason": chosen["reason"],
-        **told,
+        "kept": decided["kept"],
+        "reason": decided["reason"],
+        **measured,
         "status": scored["status"],
         "pixel_sha256": rows["pixel_sha256"],
     }
@@ -153,8 +155,8 @@ def curation_counts(table: pa.Table, space: LabelSpace) -> dict[str, dict[str, A
     reasons = np.asarray(table["reason"].fill_null("").to_pylist())
     counts = {}
     for group, name in enumerate(space.group_names):
-        found, numbers = np.unique(reasons[asked == group], return_counts=True)
-        dropped = {str(r): int(n) for r, n in zip(found, numbers, strict=True) if r}
+        dropped_by, numbers = np.unique(reasons[asked == group], return_counts=True)
+        dropped = {str(r): int(n) for r, n in zip(dropped_by, numbers, strict=True) if r}
         produced = int(numbers.sum())
         kept = produced - sum(dropped.values())
         counts[name] = {"produced": produced, "kept": kept, "dropped": dropped}

@@ -77,8 +77,8 @@ def _through_a_link(folder: Path, path: str) -> bool:
 
 def _added(folder: Path, known: set[str]) -> list[str]:
     # Links to folders are not followed: they are names the manifest does not know.
-    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    names = (path.relative_to(folder).as_posix() for path in found)
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(folder).as_posix() for path in paths)
     problems = [f"{name}: not in the manifest, it was added" for name in names if name not in known]
     linked = (folder / ".gitattributes").is_symlink()
     return [*problems, *([".gitattributes: is a link"] if linked else [])]
@@ -130,18 +130,18 @@ def _table_problem(path: Path, entry: FileEntry, manifest: Manifest, pixels: boo
     schema = release_schema(Path(entry.path).parent.as_posix(), manifest.space)
     try:
         with pq.ParquetFile(path) as file:
-            found, rows = file.schema_arrow, file.metadata.num_rows
-            columns = {(f.name, str(f.type)) for f in found} ^ {
+            actual, rows = file.schema_arrow, file.metadata.num_rows
+            columns = {(f.name, str(f.type)) for f in actual} ^ {
                 (f.name, str(f.type)) for f in schema
             }
             if columns:
                 names = sorted({name for name, _ in columns})
                 return f"other columns than a release has: {', '.join(names)}"
-            if not found.equals(schema, check_metadata=True):
+            if not actual.equals(schema, check_metadata=True):
                 return "its note on features, or the order of columns, is another"
             if rows != entry.rows:
                 return f"has {rows} rows, the manifest says {entry.rows}"
-            pictures = _picture_problems(file, pixels) if "image" in found.names else ()
+            pictures = _picture_problems(file, pixels) if "image" in actual.names else ()
             return _row_problem(file) or next(iter(pictures), None)
     except UNREADABLE:
         return f"not Parquet, the manifest says {entry.rows} rows"
@@ -215,11 +215,11 @@ def _count_problems(folder: Path, manifest: Manifest) -> list[str]:
         problems.append(f"{ACCEPTED}: its keys are not those that {SCORES} says are kept")
     try:
         curation = read_json(folder / CURATION)
-        told = sum(row["kept"] for row in curation["labels"].values())
+        counted = sum(row["kept"] for row in curation["labels"].values())
     except (CorruptShard, OSError, KeyError, TypeError, AttributeError):
         return [*problems, f"{CURATION}: is not what a release says of its curation"]
-    if told != len(accepted):
-        problems.append(f"{CURATION}: counts {told} kept images, there are {len(accepted)}")
+    if counted != len(accepted):
+        problems.append(f"{CURATION}: counts {counted} kept images, there are {len(accepted)}")
     return problems
 
 

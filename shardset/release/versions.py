@@ -37,31 +37,31 @@ class Proposal:
 
 def numbers_of(version: str) -> tuple[int, int, int]:
     """The three numbers of a version, by which versions compare; `BadInput` for no version."""
-    found = re.fullmatch(VERSION_PATTERN, version)
-    if found is None:
+    match = re.fullmatch(VERSION_PATTERN, version)
+    if match is None:
         raise BadInput(f"version {version!r} is not of the form v1.0.0")
-    major, minor, patch = map(int, found.groups())
+    major, minor, patch = map(int, match.groups())
     return major, minor, patch
 
 
 def released_versions(out: Path) -> list[str]:
     """The versions that a folder holds, ascending."""
-    found = [
+    versions = [
         path.name
         for path in out.glob("v*")
         if re.fullmatch(VERSION_PATTERN, path.name) and (path / MANIFEST).is_file()
     ]
-    return sorted(found, key=numbers_of)
+    return sorted(versions, key=numbers_of)
 
 
 def parent_of(out: Path, version: str | None) -> str | None:
     """The highest released version, below `version` where one is given."""
-    found = [
+    lower = [
         other
         for other in released_versions(out)
         if version is None or numbers_of(other) < numbers_of(version)
     ]
-    return found[-1] if found else None
+    return lower[-1] if lower else None
 
 
 def next_version(parent: str, level: Level) -> str:
