@@ -9,7 +9,7 @@ WORKERS ?= 2
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: install ## run the whole pipeline on scanned digits and write runs/digits/report/report.html
+demo: .venv/runtime ## run the whole pipeline on scanned digits and write runs/digits/report/report.html
 	$(BIN)/cgankd run digits --out runs/digits
 
 test: install lint ## every check: format, types, import contracts, tests
@@ -27,10 +27,18 @@ docs: install ## rewrite docs/cli.md and the preset table from the code
 bench: install ## measure every speed and quality claim of the README
 	$(BIN)/python -m benchmarks
 
-install: .venv/installed ## make .venv with everything in it
+install: .venv/dev ## make .venv with everything in it, the contributors' tools included
 
-.venv/installed: pyproject.toml constraints.txt
+# What the pipeline needs, and what contributors need besides; either way one call of pip. Modules
+# are compiled when they are first imported: most of what is installed never is.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]'
+	$(INSTALL) -e '.[cpu]'
 	touch $@
+
+.venv/dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) -e '.[cpu,dev]'
+	touch .venv/runtime $@
