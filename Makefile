@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint docs bench install
+.PHONY: demo test lint docs bench evidence install
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,8 +24,11 @@ lint: install ## format check, lint, types, import contracts
 docs: install ## rewrite docs/cli.md and the preset table from the code
 	$(BIN)/python docs/build.py
 
-bench: install ## measure every speed and quality claim of the README
-	$(BIN)/python -m benchmarks
+bench: install ## measure every claim of speed, within a quarter of an hour on two cores
+	$(BIN)/python -m benchmarks speed
+
+evidence: install ## measure what curated sets are worth; takes hours
+	$(BIN)/python -m benchmarks evidence
 
 install: .venv/dev ## make .venv with everything in it, the contributors' tools included
 
