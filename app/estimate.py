@@ -19,6 +19,8 @@ from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.train import train_generator
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import threads
+from cgankd.nets.pack import MEMBERS
+from cgankd.nets.pack_training import Member, train_pack, trains_in_packs
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.run_folder import RunFolder
@@ -75,7 +77,7 @@ def _seconds(ctx: Context) -> dict[str, float]:
         generator = _generator_step_seconds(ctx)
         embedding = _embedding_seconds(ctx)
     with threads(1):
-        student = _step_seconds(ctx, reals, recipe.student.training)
+        student = _student_step_seconds(ctx, reals, recipe.student.training)
     steps = max(recipe.student.steps)
     computed = [arm.compute for arm in recipe.arms.values()]
     searched = len(recipe.student.learning_rates) * recipe.student.search_seeds
@@ -110,6 +112,21 @@ def _step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -
             precision=ctx.precision,
         )
         return time.perf_counter() - start
+
+    timed(FEW)
+    return max(timed(MORE) - timed(FEW), 0.0) / (MORE - FEW)
+
+
+def _student_step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -> float:
+    """A student's share of a step, of a pack where it trains in one."""
+    if not trains_in_packs(training, None, ctx.image_shape[-1]):
+        return _step_seconds(ctx, data, training)
+
+    def timed(steps: int) -> float:
+        start = time.perf_counter()
+        member = Member(data, training.model_copy(update={"steps": steps}), seed=0)
+        train_pack([member], space=ctx.space, device=ctx.device, precision=ctx.precision)
+        return (time.perf_counter() - start) / MEMBERS
 
     timed(FEW)
     return max(timed(MORE) - timed(FEW), 0.0) / (MORE - FEW)

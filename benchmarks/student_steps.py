@@ -1,4 +1,4 @@
-"""Milliseconds of a training step: the small nets, and bfloat16 channels-last against float32."""
+"""A training step: small nets alone and in packs, and bfloat16 channels-last against float32."""
 
 import time
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from cgankd.nets.batches import TrainingData
 from cgankd.nets.device import placed, precise
 from cgankd.nets.network import pooled
 from cgankd.nets.networks import NetworkName, build_network
+from cgankd.nets.pack import MEMBERS
+from cgankd.nets.pack_training import Member, train_pack
 from cgankd.nets.training import StudentTraining, train_network
 from cgankd.shardset.labels import ClassLabels
 
@@ -31,16 +33,32 @@ def milliseconds(run: Callable[[], object], times: int, repeats: int = 5) -> flo
     return best / times * 1e3
 
 
-def whole_loop(network: NetworkName, size: int, batch: int, steps: int) -> float:
-    """A step of `train_network`, batches and averaging included."""
-    pixels = RANDOM.integers(0, 256, (500, 1, size, size), dtype=np.uint8)
-    labels = np.arange(500) % 10
-    data = TrainingData(pixels, labels, pixels, labels)
-    config = StudentTraining(network=network, batch=batch, steps=steps)
-    return (
-        milliseconds(lambda: train_network(data, config, space=DIGITS, seed=0, device=CPU), 1)
-        / steps
-    )
+def alone_and_packed(
+    network: NetworkName, size: int, batch: int, steps: int
+) -> tuple[float, float]:
+    """Milliseconds of a step and network, batches and averaging included: one by one by
+    `train_network`, and in a full pack; two learning rates for each of four sets of images.
+    """
+    several = []
+    for seed in range(MEMBERS // 2):
+        pixels = RANDOM.integers(0, 256, (2, 500, 1, size, size), dtype=np.uint8)
+        labels = np.arange(500) % 10
+        data = TrainingData(pixels[0], labels, pixels[1], labels)
+        for lr in (0.1, 0.3):
+            config = StudentTraining(network=network, batch=batch, steps=steps, lr=lr)
+            several.append(Member(data, config, seed))
+
+    def alone() -> None:
+        for member in several:
+            train_network(member.data, member.config, space=DIGITS, seed=member.seed, device=CPU)
+
+    def packed() -> None:
+        train_pack(several, space=DIGITS, device=CPU)
+
+    # In turns, so that what else the machine does falls on both.
+    turns = [(milliseconds(alone, 1, 1), milliseconds(packed, 1, 1)) for _ in range(3)]
+    one_by_one, together = (min(side) / steps / MEMBERS for side in zip(*turns, strict=True))
+    return one_by_one, together
 
 
 def bare_step(network: str, size: int, batch: int, *, fast: bool) -> float:
@@ -71,7 +89,12 @@ def pooling(function: Callable[[torch.Tensor], torch.Tensor]) -> float:
 def main() -> None:
     """Prints one line per measurement, both sides of a claim in the same line."""
     torch.set_num_threads(1)
-    print(f"convnet-1k, 8 px, batch 64: {whole_loop('convnet-1k', 8, 64, 300):.2f} ms per step")
+    for size in (8, 16):
+        alone, packed = alone_and_packed("convnet-1k", size, 64, 200)
+        print(
+            f"convnet-1k, {size} px, batch 64: alone {alone * 1e3:.0f} µs a step, in packs of "
+            f"{MEMBERS} {packed * 1e3:.0f} µs a step and network, ratio {alone / packed:.2f}"
+        )
     for network in ("convnet-80k", "convnet-700k"):
         plain, fast = (bare_step(network, 28, 128, fast=fast) for fast in (False, True))
         print(

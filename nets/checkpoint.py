@@ -25,7 +25,8 @@ HEADER = "training"
 EVERY_SECONDS = 60.0
 
 History = list[dict[str, float]]
-Parts = Mapping[str, nn.Module | Optimizer]  # what has a state, by name
+# What has a state, by name; tensors by their names are filled in place.
+Parts = Mapping[str, nn.Module | Optimizer | Mapping[str, Tensor]]
 
 
 class Checkpoint:
@@ -52,6 +53,11 @@ class Checkpoint:
         """Whether the last saving was long enough ago."""
         return time.monotonic() - self._last >= self._every
 
+    @property
+    def step(self) -> int:
+        """The steps done by what was saved; 0 if there is nothing."""
+        return int(self._read()[0]["step"]) if self.path.is_file() else 0
+
     def save(self, step: int, parts: Parts, history: History) -> None:
         """Saves the state of the parts after `step` steps, in place of the one before."""
         state = {
@@ -71,12 +77,7 @@ class Checkpoint:
         """
         if not self.path.is_file():
             return 0, []
-        try:
-            with safe_open(self.path, "pt") as file:
-                header = json.loads((file.metadata() or {})[HEADER])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{self.path} is damaged; remove it to start anew") from error
+        header, state = self._read()
         for name in sorted({*self._fields, *header["fields"]}):
             before, now = header["fields"].get(name), self._fields.get(name)
             if before != now:
@@ -91,18 +92,31 @@ class Checkpoint:
             }
             if isinstance(part, nn.Module):
                 fill_network(part, saved, where=str(self.path))
-            else:
+            elif isinstance(part, Optimizer):
                 _fill_optimiser(part, saved)
+            else:
+                for place, tensor in part.items():
+                    tensor.copy_(saved[place])
         return int(header["step"]), header["history"]
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                header = json.loads((file.metadata() or {})[HEADER])
+                return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{self.path} is damaged; remove it to start anew") from error
 
     def remove(self) -> None:
         """Removes the checkpoint of a training that is over."""
         self.path.unlink(missing_ok=True)
 
 
-def _state_of(part: nn.Module | Optimizer) -> Mapping[str, Tensor]:
+def _state_of(part: nn.Module | Optimizer | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if isinstance(part, nn.Module):
         return part.state_dict()
+    if isinstance(part, Mapping):
+        return part
     return {
         f"{index}.{name}": value
         for index, moments in part.state_dict()["state"].items()

@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from cgankd.nets.batches import Augmentation, Batch, Batches, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, Progress, placed, precise
+from cgankd.nets.losses import RegressionLoss, label_loss
 from cgankd.nets.minimise import minimise, require_finite
 from cgankd.nets.network import MovingAverage, Network
 from cgankd.nets.networks import NetworkName, build_network, fill_network
-from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import derive_seed
 from cgankd.shardset.labels import LabelSpace
 
 Need = Literal["logits"]  # what a method may ask of a training: the teacher's logits
 Shapes = Mapping[Need, tuple[int, ...]]  # of what a method may ask, without the batch: (C,)
-RegressionLoss = Literal["mse", "l1", "huber"]
-HUBER = 0.1  # of the label range: up to here an error counts squared, beyond it by its size
 ROWS = 100  # rows of a history; at each the loss is looked at, which a GPU has to wait for
 EVALUATIONS = 10  # of these rows, evenly spread, come with an evaluation
 AVERAGE_EVERY = 8  # steps; averaging the weights at each costs as much as a small network's step
@@ -99,6 +96,7 @@ def train_network(
     method: Method | None = None,
     teacher: Teacher | None = None,
     checkpoint: Checkpoint | None = None,
+    until: int | None = None,
 ) -> tuple[Network, list[dict[str, float]]]:
     """The trained network, averaged and in evaluation mode, and the history of its training.
 
@@ -110,18 +108,14 @@ def train_network(
     network and returns metrics.
     A history row has `step`, `loss` (mean since the row before), `learning_rate`, `images_seen`
     and, ten times, the metrics. `TrainingDiverged` where the loss stops being a number. With a
-    `checkpoint`, a training that was cut short goes on and ends as if it had not been.
+    `checkpoint`, a training that was cut short goes on and ends as if it had not been; so does
+    one that stopped after step `until`, one of `evenly(steps, ROWS)`.
     """
-    channels, size = data.image_shape[:2]
+    shapes: Shapes = {"logits": (space.outputs,)}
     with torch.random.fork_rng(devices=[]):  # weights are made on the CPU
         torch.manual_seed(derive_seed(seed, "weights"))
-        network = build_network(config.network, outputs=space.outputs, channels=channels, size=size)
-        shapes: Shapes = {"logits": (space.outputs,)}
+        network = first_network(config.network, data.image_shape, space, init)
         module = None if method is None else method.build(shapes, shapes)
-    if init is not None:
-        fill_network(network, init, where="the weights to start from")
-    elif space.task == "regression":
-        _start_in_the_middle(network)
     network = placed(network, device).train()
     average = MovingAverage(network)
     trained = [network] if module is None else [network, placed(module, device).train()]
@@ -145,8 +139,8 @@ def train_network(
     if checkpoint is not None:
         done, history = checkpoint.load(parts)
     losses: list[Tensor] = []
-    row_at = _evenly(config.steps, ROWS)
-    evaluate_at = _evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
+    row_at = evenly(config.steps, ROWS)
+    evaluate_at = evenly(config.steps, EVALUATIONS) if eval is not None else frozenset()
     coming = batches.of(config.steps, first=done)
 
     def loss(step: int) -> Tensor:
@@ -162,7 +156,7 @@ def train_network(
     def after(step: int, value: Tensor) -> None:
         losses.append(value)
         if step % AVERAGE_EVERY == 0 or step == config.steps:
-            average.update(_lag(config.ema_decay, step))
+            average.update(lag(config.ema_decay, step))
         if step not in row_at:
             return
         row = {
@@ -177,11 +171,25 @@ def train_network(
         history.append(row)
         progress(step, config.steps, row)
         # Here no losses are waiting for their row, so that they need not be kept.
-        if checkpoint is not None and step < config.steps and checkpoint.due:
+        if checkpoint is not None and step < config.steps and (step == until or checkpoint.due):
             checkpoint.save(step, parts, history)
 
-    minimise(loss, optimiser, config.steps, first=done, after=after)
+    minimise(loss, optimiser, until or config.steps, first=done, after=after)
     return average.module, history
+
+
+def first_network(
+    name: NetworkName, shape: tuple[int, ...], space: LabelSpace, init: Mapping[str, Tensor] | None
+) -> Network:
+    """The network that a training starts from, for images of `shape` [c, h, w]: `init`, else new
+    with weights from PyTorch's global generator.
+    """
+    network = build_network(name, outputs=space.outputs, channels=shape[0], size=shape[1])
+    if init is not None:
+        fill_network(network, init, where="the weights to start from")
+    elif space.task == "regression":
+        _start_in_the_middle(network)
+    return network
 
 
 def _start_in_the_middle(network: Network) -> None:
@@ -206,53 +214,6 @@ def learning_rate(config: StudentTraining, step: int) -> float:
     return config.lr * 0.1 ** sum(done >= fraction for fraction in config.decay_at)
 
 
-def label_loss(outputs: Tensor, targets: Tensor, kind: RegressionLoss) -> Tensor:
-    """The loss `[n]` of outputs `[n, outputs]`: cross-entropy for int64 classes, for float scaled
-    labels the regression loss of this kind.
-    """
-    if targets.is_floating_point():
-        return regression_loss(outputs, targets, kind)
-    return cross_entropy(outputs, targets)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """−log softmax(logits)[label] per sample, `[n]` ≥ 0, from logits `[n, C]` and int64 `[n]`.
-
-    `BadInput` for other shapes.
-
-    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2]))  # log 4
-    tensor([1.3863])
-    """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise BadInput(
-            f"cross-entropy takes logits [n, C] and labels [n], got {list(logits.shape)} and "
-            f"{list(labels.shape)}"
-        )
-    return F.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def regression_loss(values: Tensor, targets: Tensor, kind: RegressionLoss) -> Tensor:
-    """The error of scaled labels per sample, `[n]` ≥ 0, from values `[n, 1]` and targets `[n]`.
-
-    With e = value − target: `mse` is e², `l1` |e|, and `huber` e²/2 up to a tenth of the label
-    range and a straight line beyond (Huber, 1964). `BadInput` for other shapes.
-
-    >>> regression_loss(torch.tensor([[0.5]]), torch.tensor([0.25]), "mse")
-    tensor([0.0625])
-    """
-    if values.ndim != 2 or values.shape[1] != 1 or targets.shape != values.shape[:1]:
-        raise BadInput(
-            f"a regression loss takes values [n, 1] and targets [n], got {list(values.shape)} and "
-            f"{list(targets.shape)}"
-        )
-    predicted = values.float()[:, 0]
-    if kind == "mse":
-        return F.mse_loss(predicted, targets, reduction="none")
-    if kind == "l1":
-        return F.l1_loss(predicted, targets, reduction="none")
-    return F.huber_loss(predicted, targets, reduction="none", delta=HUBER)
-
-
 def _optimiser(weights: Iterable[nn.Parameter], config: StudentTraining) -> torch.optim.Optimizer:
     # Fused: one call a step for all weights; on small networks the others cost more than backward.
     if config.optimiser == "adam":
@@ -272,7 +233,7 @@ def _optimiser(weights: Iterable[nn.Parameter], config: StudentTraining) -> torc
     )
 
 
-def _lag(decay: float | None, step: int) -> float:
+def lag(decay: float | None, step: int) -> float:
     """The decay of the average at this step, over the steps since it was last moved."""
     if decay is None:
         return 0.0
@@ -281,7 +242,7 @@ def _lag(decay: float | None, step: int) -> float:
     return each ** (step % AVERAGE_EVERY or AVERAGE_EVERY)
 
 
-def _evenly(steps: int, count: int) -> frozenset[int]:
+def evenly(steps: int, count: int) -> frozenset[int]:
     """At most `count` of the steps 1 … steps, the last one included."""
     return frozenset(-(-steps * index // count) for index in range(1, count + 1))
 

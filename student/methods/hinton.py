@@ -7,7 +7,8 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cgankd.nets.training import Need, Shapes, Step, cross_entropy
+from cgankd.nets.losses import cross_entropy
+from cgankd.nets.training import Need, Shapes, Step
 from cgankd.shardset.errors import BadInput
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgankd.nets.training import cross_entropy, regression_loss
+from cgankd.nets.losses import cross_entropy, regression_loss
 from cgankd.shardset.errors import BadInput
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from cgankd.app.recipe import load_recipe
 from cgankd.nets.batches import Batch
-from cgankd.nets.training import Step, cross_entropy
+from cgankd.nets.losses import cross_entropy
+from cgankd.nets.training import Step
 from cgankd.shardset.errors import BadInput, RecipeError
 from cgankd.student.methods import Hinton, current_methods, method_named
 from cgankd.student.methods.hinton import divergence
