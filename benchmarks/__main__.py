@@ -32,6 +32,7 @@ EVIDENCE = (
     ("pools", "digits", "OUT/digits"),
     ("pools", "rotated-digits", "OUT/rotated-digits"),
     ("score_speed", "OUT/digits/pool-0"),
+    ("search_halving", "OUT/digits/pool-0", "OUT/rotated-digits/pool-0"),
     ("ratio_quality", "OUT/ratio"),
     ("planted_faults",),
     ("circle_of_gaussians",),

@@ -4,6 +4,7 @@ Every arm has the same number of generated images where it uses any, and the sam
 augmentation, learning-rate search and averaging, so that only the data and the loss differ.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from types import MappingProxyType
@@ -15,6 +16,8 @@ from cgankd.shardset.errors import TrainingDiverged
 from cgankd.shardset.records import Record
 
 Init = Literal["scratch", "no-kd"]  # where students start; no-kd means from the no-kd student
+Rows = Sequence[Mapping[str, float] | None]  # validation figures by seed, None where it diverged
+NEAR = 0.25  # standard errors behind the best that are no reason to drop a setting
 Setting = TypeVar("Setting")  # what is chosen among, such as (steps, learning rate)
 
 
@@ -75,7 +78,29 @@ def images_seen(arm: Arm, init: Init, steps: int, batch: int) -> int:
     return (before + steps_of(arm, steps)) * batch
 
 
-def choose(figures: Mapping[Setting, Sequence[Mapping[str, float] | None]]) -> Setting:
+def promising(figures: Mapping[Setting, Rows], images: int) -> list[Setting]:
+    """The settings that go on, in their order, by figures on so many validation images halfway.
+
+    The better half, rounded up, by what `choose` goes by, and those that are behind the best by at
+    most a quarter of a standard error: in few images that is luck. Settings that diverged are out;
+    where all did, all stay, for `choose` to say so.
+
+    >>> rows = {rate: [{"accuracy": rate, "cross_entropy": 1.0}] for rate in (70, 80, 90, 90.5)}
+    >>> promising(rows, images=80)
+    [90, 90.5]
+    >>> promising({rate: rows[rate] for rate in (90, 90.5)}, images=80)
+    [90, 90.5]
+    """
+    merits = {name: _merit(rows) for name, rows in figures.items() if None not in rows}
+    if not merits:
+        return list(figures)
+    order = sorted(merits, key=lambda setting: merits[setting], reverse=True)
+    half = order[: -(-len(figures) // 2)]
+    near = merits[order[0]][0] - NEAR * _standard_error(figures[order[0]], images)
+    return [setting for setting in merits if setting in half or merits[setting][0] >= near]
+
+
+def choose(figures: Mapping[Setting, Rows]) -> Setting:
     """The setting with the best mean figures on validation.
 
     The highest `accuracy`, then the lowest `cross_entropy`; or, for continuous labels, the lowest
@@ -87,18 +112,33 @@ def choose(figures: Mapping[Setting, Sequence[Mapping[str, float] | None]]) -> S
     >>> choose({0.1: [row(80), row(90)], 0.3: [row(86), row(86)], 1.0: [row(99), None]})
     0.3
     """
-
-    def merit(setting: Setting) -> tuple[float, float]:
-        rows = [row for row in figures[setting] if row is not None]
-        mean = {name: fmean(row[name] for row in rows) for name in rows[0]}
-        if "mae" in mean:
-            return -mean["mae"], -mean["rmse"]
-        return mean["accuracy"], -mean["cross_entropy"]
-
     whole = [setting for setting, rows in figures.items() if None not in rows]
     if not whole:
         raise TrainingDiverged(
             f"training diverged with every setting tried ({', '.join(map(str, figures))}); "
             "give smaller learning rates"
         )
-    return max(whole, key=merit)
+    return max(whole, key=lambda setting: _merit(figures[setting]))
+
+
+def _merit(rows: Rows) -> tuple[float, float]:
+    """What a setting whose seeds all ended is compared by; more is better."""
+    mean = _mean(rows)
+    if "mae" in mean:
+        return -mean["mae"], -mean["rmse"]
+    return mean["accuracy"], -mean["cross_entropy"]
+
+
+def _standard_error(rows: Rows, images: int) -> float:
+    """Of the mean accuracy in percent, or of the mean absolute error, over so many images."""
+    mean = _mean(rows)
+    if "mae" in mean:
+        variance = mean["rmse"] ** 2 - mean["mae"] ** 2
+    else:
+        variance = mean["accuracy"] * (100 - mean["accuracy"])
+    return math.sqrt(max(variance, 0.0) / images)
+
+
+def _mean(rows: Rows) -> dict[str, float]:
+    ended = [row for row in rows if row is not None]
+    return {name: fmean(row[name] for row in ended) for name in ended[0]}

@@ -1,180 +1,40 @@
 """Trains every arm's students: steps and learning rates chosen on validation, then all seeds."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from cgankd.app.advice import advise
-from cgankd.app.context import REAL_OUTPUTS, Context, Facts, save_array, write_metrics
-from cgankd.nets.batches import TrainingData
-from cgankd.nets.device import Precision
-from cgankd.nets.networks import load_network, save_network
-from cgankd.nets.training import StudentTraining, train_network
+from cgankd.app.context import Context, Facts
+from cgankd.app.student_arrays import array, write_arrays
+from cgankd.app.student_jobs import (
+    StudentJob,
+    portions_of,
+    train_portion,
+    validation_outputs,
+)
+from cgankd.nets.networks import load_network
+from cgankd.nets.pack import MEMBERS
+from cgankd.nets.pack_training import trains_in_packs
+from cgankd.nets.training import EVALUATIONS
 from cgankd.shardset.errors import BadInput, TrainingDiverged
-from cgankd.shardset.files import derive_seed, fingerprint, read_json, write_json
-from cgankd.shardset.labels import LabelSpace
-from cgankd.shardset.pool.plan import read_plan
-from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.files import derive_seed, fingerprint
 from cgankd.shardset.records import (
-    PoolFacts,
-    ScoreFacts,
     SelectionFacts,
     StudentsFacts,
     TeacherFacts,
     TrainedArm,
 )
-from cgankd.shardset.tables import read_logits, read_table
-from cgankd.shardset.weights import load_weights
-from cgankd.student.arms import choose, images_seen, starts_from_no_kd, steps_of
-from cgankd.student.evaluate import measures, outputs_of, predictions
-from cgankd.student.methods import Method, method_named
-from cgankd.student.teacher import Teacher
+from cgankd.student.arms import choose, images_seen, promising, starts_from_no_kd, steps_of
+from cgankd.student.evaluate import predictions
+from cgankd.student.methods import method_named
 
 METRICS = {"classification": "accuracy", "regression": "mae"}
+HALFWAY = 4  # tenths of the steps after which the better half of the learning rates goes on
 
-
-@dataclass(frozen=True)
-class StudentJob:
-    """One student to train: from which images, how, and where it goes."""
-
-    arrays: Path  # folder of the decoded images, see `write_arrays`
-    selection: Path | None
-    reals: str  # "budget" or "all"
-    training: StudentTraining
-    method: Method | None  # None: labels alone
-    space: LabelSpace
-    seed: int
-    init: Path | None
-    teacher: Callable[[], Teacher] | None  # for augmented images; else stored logits serve
-    folder: Path
-    facts: Mapping[str, Any]  # further entries of config.json
-    device: str
-    precision: Precision
-    fields: Mapping[str, Any]  # all that decides the result
-
-
-def train_student_job(job: StudentJob) -> Facts | None:
-    """A student's validation figures, None where training diverged.
-
-    A folder whose marker matches is not trained again.
-    """
-    marker = job.folder / "done.json"
-    if marker.is_file() and (done := read_json(marker))["fingerprint"] == fingerprint(job.fields):
-        return done["figures"]
-    done = {"fingerprint": fingerprint(job.fields), "fields": job.fields}
-    try:
-        figures = _train(job)
-    except TrainingDiverged as error:
-        # A learning rate that is too high for this arm is a result of the search, not its end.
-        write_json(marker, {**done, "figures": None, "diverged": str(error)})
-        return None
-    write_json(marker, {**done, "figures": figures})
-    return figures
-
-
-def _train(job: StudentJob) -> Facts:
-    """Trains the student, writes it to its folder and returns its validation figures."""
-    device = torch.device(job.device)
-    evaluate = partial(_figures, job)
-    module, history = train_network(
-        _training_data(job),
-        job.training,
-        space=job.space,
-        init=load_weights(job.init)[0] if job.init else None,
-        seed=job.seed,
-        device=device,
-        precision=job.precision,
-        eval=evaluate,
-        method=job.method,
-        teacher=job.teacher() if job.teacher else None,
-    )
-    channels, size = _array(job.arrays, "train_pixels").shape[1:3]
-    save_network(
-        job.folder,
-        module,
-        name=job.training.network,
-        outputs=job.space.outputs,
-        channels=channels,
-        size=size,
-        facts=job.facts,
-    )
-    write_metrics(job.folder, history)
-    return evaluate(module)
-
-
-def _figures(job: StudentJob, module: torch.nn.Module) -> dict[str, float]:
-    return measures(
-        _validation_outputs(job, module), _array(job.arrays, "validation_labels"), job.space
-    )
-
-
-def _validation_outputs(job: StudentJob, module: torch.nn.Module) -> np.ndarray:
-    pixels = _array(job.arrays, "validation_pixels")
-    device = torch.device(job.device)
-    return outputs_of(module, pixels, 1000, device=device, precision=job.precision)
-
-
-def _training_data(job: StudentJob) -> TrainingData:
-    real = "all" if job.reals == "all" else "train"
-    arrays: dict[str, Any] = {
-        "real_pixels": _array(job.arrays, f"{real}_pixels"),
-        "real_labels": _array(job.arrays, f"{real}_labels"),
-    }
-    keys = None
-    if job.selection is not None:
-        table = read_table(job.selection, ("key", "kept", "label"))
-        kept = table["kept"].to_numpy()
-        keys = table["key"].to_numpy()[kept]
-        arrays["generated_pixels"] = _array(job.arrays, "pool_pixels")[keys]
-        arrays["generated_labels"] = table["label"].to_numpy()[kept]
-    if job.method is not None and job.teacher is None:
-        arrays["real_logits"] = _array(job.arrays, "train_logits")
-        if keys is not None:
-            arrays["generated_logits"] = _array(job.arrays, "pool_logits")[keys]
-    return TrainingData(**arrays)
-
-
-def _array(folder: Path, name: str) -> np.ndarray:
-    # Copy on write: torch takes writable arrays only, and nobody writes.
-    return np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-
-
-def write_arrays(ctx: Context) -> Path:
-    """The folder of the images that students train on, decoded once and mapped by every worker."""
-    folder, data = ctx.run.students / "arrays", ctx.data
-    plan = read_plan(ctx.run.pool / "plan.json")
-    fields = {
-        **ctx.real_fields,
-        "pool": ctx.run.read_facts("pool", PoolFacts).manifest_sha256,
-        "scores": ctx.run.read_facts("scores", ScoreFacts).sha256,
-        "teacher": ctx.run.read_facts("teacher", TeacherFacts).sha256,
-    }
-    marker = folder / "done.json"
-    if marker.is_file() and read_json(marker) == fields:
-        return folder
-    marker.unlink(missing_ok=True)
-    pool = [read_shard(ctx.run.pool, spec.index)[0] for spec in plan.shards]
-    arrays = {
-        "train_pixels": data.train_pixels,
-        "train_labels": data.train_labels,
-        "train_logits": np.load(ctx.run.teacher / REAL_OUTPUTS),
-        "validation_pixels": data.validation_pixels,
-        "validation_labels": data.validation_labels,
-        "all_pixels": data.all_train_pixels,
-        "all_labels": data.all_train_labels,
-        "pool_pixels": np.concatenate(pool),
-    }
-    if ctx.recipe.task == "classification":
-        arrays["pool_logits"] = read_logits(ctx.run.scores).astype(np.float32)
-    for name, array in arrays.items():
-        save_array(folder / f"{name}.npy", array)
-    write_json(marker, fields)
-    return folder
+Setting = tuple[int, float]  # steps and learning rate
+Grid = Mapping[Setting, Sequence[StudentJob]]  # the jobs of each, one a search seed
 
 
 def train_students(ctx: Context) -> StudentsFacts:
@@ -217,9 +77,11 @@ def trained_students(ctx: Context) -> StudentsFacts:
 class ArmSearch:
     """Steps are chosen by no-kd and shared; each arm chooses its own learning rate.
 
-    Both by the validation images, averaged over the search seeds (`student.arms.choose`). Jobs with
-    equal settings share one folder, so a student of the search is not trained again for the table,
-    nor one whose selection another arm shares.
+    Both by the validation images, averaged over the search seeds (`student.arms.choose`). Of the
+    learning rates the better half, and what is as good, goes on after four tenths of the steps
+    (successive halving: Jamieson and Talwalkar, 2016). Jobs with equal settings share one folder,
+    so a student of the search is not trained again for the table, nor one whose selection another
+    arm shares.
     """
 
     def __init__(self, ctx: Context, arrays: Path) -> None:
@@ -234,41 +96,65 @@ class ArmSearch:
         }
 
     def run(self) -> None:
-        """Searches: first no-kd, whose students others may start from, then the other arms."""
-        grid = {
-            (steps, lr): [self.job("no-kd", steps, lr, seed) for seed in self.seeds]
-            for steps in self.recipe.steps
+        """Searches: first no-kd, where others take their steps or weights from it; then the rest,
+        all together.
+        """
+        names = ["no-kd", *(name for name in self.ctx.recipe.arms if name != "no-kd")]
+        if len(self.recipe.steps) > 1 or self.recipe.init == "no-kd":
+            self._search(names[:1], "search no-kd")
+            self.steps = self.chosen["no-kd"][0]
+            self._search(names[1:], "search other arms")
+            return
+        (self.steps,) = self.recipe.steps
+        self._search(names, "search")
+
+    def _search(self, names: Iterable[str], title: str) -> None:
+        """Chooses the settings of these arms."""
+        grids = {name: self.grid(name) for name in names}
+        while grids:
+            rivals = {name: grid for name, grid in grids.items() if _has_rivals(grid)}
+            self.train(_jobs(rivals), f"{title}: rates", HALFWAY)
+            left = {**grids, **{name: self._better(grid) for name, grid in rivals.items()}}
+            self.train(_jobs(left), title)
+            # Where all that went on diverged after all, what was dropped for it is tried.
+            grids = {
+                name: grids[name]
+                for name, grid in left.items()
+                if all(map(_diverged, grid.values()))
+                and not all(map(_diverged, grids[name].values()))
+            }
+            self.chosen |= {name: _best(grid) for name, grid in left.items() if name not in grids}
+
+    def _better(self, grid: Grid) -> Grid:
+        """The settings that go on: of the learning rates for the same steps the better half."""
+        images = len(array(self.arrays, "validation_labels"))
+        kept: list[Setting] = []
+        for steps in dict.fromkeys(steps for steps, _ in grid):
+            rivals = {setting: jobs for setting, jobs in grid.items() if setting[0] == steps}
+            figures = {s: [job.figures(HALFWAY) for job in jobs] for s, jobs in rivals.items()}
+            kept += promising(figures, images)
+        return {setting: grid[setting] for setting in kept}
+
+    def grid(self, name: str) -> Grid:
+        """The jobs of the search for one arm, where no setting is dropped."""
+        arm = self.ctx.recipe.arms[name]
+        every = self.recipe.steps if name == "no-kd" else [steps_of(arm, self.steps)]
+        return {
+            (steps, lr): [self.job(name, steps, lr, seed) for seed in self.seeds]
+            for steps in every
             for lr in self.recipe.learning_rates
         }
-        self._train((job for jobs in grid.values() for job in jobs), "search: no-kd")
-        self.chosen["no-kd"] = _best(grid)
-        self.steps = self.chosen["no-kd"][0]
-        names = [name for name in self.ctx.recipe.arms if name != "no-kd"]
-        grids = {
-            name: {
-                (steps, lr): [self.job(name, steps, lr, seed) for seed in self.seeds]
-                for steps in [steps_of(self.ctx.recipe.arms[name], self.steps)]
-                for lr in self.recipe.learning_rates
-            }
-            for name in names
-        }
-        self._train(
-            (job for grid in grids.values() for jobs in grid.values() for job in jobs),
-            "search: other arms",
-        )
-        for name in names:
-            self.chosen[name] = _best(grids[name])
 
     def validation(self) -> dict[str, np.ndarray]:
         """How well each arm does on each validation image, float `[search seeds, n]`, at its chosen
         learning rate: 100 or 0 for right or wrong, or minus the error in the label's unit.
         """
-        labels = _array(self.arrays, "validation_labels")
+        labels = array(self.arrays, "validation_labels")
         merits = {}
         for name, (steps, lr, _) in self.chosen.items():
             rows = []
             for job in (self.job(name, steps, lr, seed) for seed in self.seeds):
-                outputs = _validation_outputs(job, load_network(job.folder)[0])
+                outputs = validation_outputs(job, load_network(job.folder)[0])
                 guesses = predictions(outputs, job.space)
                 if job.space.task == "classification":
                     rows.append(100.0 * (guesses == labels))
@@ -283,8 +169,9 @@ class ArmSearch:
             name: [self.job(name, *self.chosen[name][:2], seed) for seed in self.ctx.recipe.seeds]
             for name in self.ctx.recipe.arms
         }
-        self._train(jobs["no-kd"], "students: no-kd")
-        self._train((job for arm in jobs.values() for job in arm), "students")
+        if self.recipe.init == "no-kd":  # others start from its students
+            self.train(jobs["no-kd"], "students: no-kd")
+        self.train((job for arm in jobs.values() for job in arm), "students")
         return {name: self._trained(name, arm) for name, arm in jobs.items()}
 
     def job(self, name: str, steps: int, lr: float, seed: int) -> StudentJob:
@@ -308,6 +195,7 @@ class ArmSearch:
             "selection": self.sha256[arm.selection] if arm.selection else None,
             "teacher": ctx.run.read_facts("teacher", TeacherFacts).sha256 if method else None,
             "init": fingerprint(init.fields) if init else None,
+            "pack": MEMBERS if trains_in_packs(training, method, ctx.image_shape[-1]) else None,
         }
         return StudentJob(
             arrays=self.arrays,
@@ -326,14 +214,17 @@ class ArmSearch:
             fields=fields,
         )
 
-    def _train(self, jobs: Iterable[StudentJob], name: str) -> None:
-        distinct = {job.folder: job for job in jobs}
-        self.ctx.map(train_student_job, list(distinct.values()), name)
+    def train(self, jobs: Iterable[StudentJob], name: str, tenths: int = EVALUATIONS) -> None:
+        """Trains jobs so far, where they are not yet."""
+        portions = portions_of(jobs, tenths)
+        if portions:
+            sizes = [len(portion.jobs) for portion in portions]
+            self.ctx.map(train_portion, portions, name, sizes)
 
     def _trained(self, name: str, jobs: Sequence[StudentJob]) -> TrainedArm:
         steps, lr, figures = self.chosen[name]
         for seed, job in zip(self.ctx.recipe.seeds, jobs, strict=True):
-            if train_student_job(job) is None:
+            if job.figures() is None:
                 raise TrainingDiverged(
                     f"{name}, seed {seed}: training diverged with learning rate {lr}, which the "
                     "search seeds survived; lower student.learning_rates"
@@ -350,11 +241,22 @@ class ArmSearch:
         )
 
 
-def _best(
-    grid: Mapping[tuple[int, float], Sequence[StudentJob]],
-) -> tuple[int, float, list[Facts]]:
+def _jobs(grids: Mapping[str, Grid]) -> Iterable[StudentJob]:
+    return (job for grid in grids.values() for jobs in grid.values() for job in jobs)
+
+
+def _has_rivals(grid: Grid) -> bool:
+    """Whether there is more than one learning rate for the same steps."""
+    return len(grid) > len({steps for steps, _ in grid})
+
+
+def _diverged(jobs: Sequence[StudentJob]) -> bool:
+    return any(job.is_done and job.figures() is None for job in jobs)
+
+
+def _best(grid: Grid) -> tuple[int, float, list[Facts]]:
     """The chosen steps and learning rate, and their figures, one for each search seed."""
-    figures = {setting: [train_student_job(job) for job in jobs] for setting, jobs in grid.items()}
+    figures = {setting: [job.figures() for job in jobs] for setting, jobs in grid.items()}
     best = choose(figures)
     return (*best, [row for row in figures[best] if row is not None])
 

@@ -1,9 +1,19 @@
 """The arms as the design names them, and the choice of steps and learning rates."""
 
+import math
+
 import pytest
 
 from cgankd.shardset.errors import TrainingDiverged
-from cgankd.student.arms import ARMS, arms_of, choose, images_seen, starts_from_no_kd, steps_of
+from cgankd.student.arms import (
+    ARMS,
+    arms_of,
+    choose,
+    images_seen,
+    promising,
+    starts_from_no_kd,
+    steps_of,
+)
 
 
 def test_arms_are_those_of_the_comparison():
@@ -87,3 +97,21 @@ def test_nothing_but_divergence_is_an_error_with_advice():
     """The message names what was tried."""
     with pytest.raises(TrainingDiverged, match=r"0\.1, 0\.3.*smaller learning rates"):
         choose({0.1: figures(None), 0.3: figures(90, None)})
+
+
+def test_the_better_half_goes_on_and_what_is_as_good():
+    """Half of three is two; among 100 images a quarter of an error at 90 % is 0.75 points."""
+    rates = {0.1: figures(90), 0.3: figures(80), 1.0: figures(89)}
+    assert promising(rates, images=100) == [0.1, 1.0]
+    assert promising({0.1: figures(90), 1.0: figures(89)}, images=100) == [0.1]
+    assert promising({0.1: figures(90), 1.0: figures(89.3)}, images=100) == [0.1, 1.0]
+    assert promising({0.1: figures(90), 1.0: figures(89.3)}, images=400) == [0.1]
+
+
+def test_errors_halve_likewise_and_what_diverged_is_out():
+    """The error of a mean error is the spread of errors: 3 of √(5² − 4²), by ten for 100 images."""
+    rows = {error: [{"mae": error, "rmse": math.hypot(error, 3.0)}] for error in (4.0, 4.05, 4.1)}
+    assert promising({e: rows[e] for e in (4.0, 4.05)}, images=100) == [4.0, 4.05]
+    assert promising({e: rows[e] for e in (4.0, 4.1)}, images=100) == [4.0]
+    assert promising({0.1: figures(None), 0.3: figures(50)}, images=100) == [0.3]
+    assert promising({0.1: figures(None), 0.3: figures(None)}, images=100) == [0.1, 0.3]
