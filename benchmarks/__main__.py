@@ -18,6 +18,7 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 SPEED = (
     ("start_up",),
+    ("generator_step",),
     ("produce_speed",),
     ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("student_steps",),

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from cgankd.generator.biggan import BigGAN
 from cgankd.generator.ccgan import CcGAN
 from cgankd.generator.interface import Generator, ImageSpace
+from cgankd.nets.device import placed
 from cgankd.nets.networks import fill_network
 from cgankd.shardset.errors import CheckpointError
 from cgankd.shardset.labels import LabelSpace
@@ -93,7 +94,7 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
             f"{folder / CONFIG} does not describe a generator: {' '.join(str(error).split())[:200]}"
         ) from error
     fill_network(network, state, where=f"{folder}: the weights and config.json disagree")
-    return network.to(device).eval()
+    return placed(network, device).eval()
 
 
 def adopt_generator(

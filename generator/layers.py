@@ -5,6 +5,8 @@ singular vector, `sv0` the last singular value. σ is worked out anew in every f
 power iteration from `u0`; `u0` and `sv0` move in training only.
 """
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -16,36 +18,59 @@ EPSILON = 1e-8
 Weighted = nn.Conv2d | nn.Linear | nn.Embedding
 
 
-class _DivideBySigma(torch.autograd.Function):
-    """W/σ and its gradient (g − ⟨g, W/σ⟩ u vᵀ)/σ, u and v held fixed.
+class _DivideBySigmas(torch.autograd.Function):
+    """W/σ of many weights and their gradients (g − ⟨g, W/σ⟩ u vᵀ)/σ, u and v held fixed.
 
-    One node in place of twenty: what small networks cost is nodes.
+    One node for a whole network: what small networks cost is nodes and calls.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, left: Tensor, value: Tensor, move: bool, dtype: torch.dtype
-    ) -> Tensor:
-        matrix = weight.flatten(1)
-        right = torch.mv(matrix.t(), left[0])
-        right /= right.norm().clamp_min_(EPSILON)
-        product = torch.mv(matrix, right)
-        sigma = product.norm()
-        moved = product / sigma.clamp_min(EPSILON)
+        ctx: Any, move: bool, lefts: list[Tensor], values: list[Tensor], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        matrices = [_matrix(weight) for weight in weights]
+        rights = [torch.mv(m.t(), left[0]) for m, left in zip(matrices, lefts, strict=True)]
+        lengths = torch._foreach_norm(rights)
+        torch._foreach_clamp_min_(lengths, EPSILON)
+        torch._foreach_div_(rights, lengths)
+        products = [torch.mv(m, right) for m, right in zip(matrices, rights, strict=True)]
+        sigmas = torch._foreach_norm(products)
+        moved = torch._foreach_div(products, torch._foreach_clamp_min(sigmas, EPSILON))
         if move:
-            left.copy_(moved)
-            value.copy_(sigma)
-        normalised = weight / sigma
-        ctx.save_for_backward(normalised, moved, right, sigma)
-        return normalised.to(dtype)
+            torch._foreach_copy_(lefts, moved)
+            torch._foreach_copy_(values, sigmas)
+        normalised = torch._foreach_div(weights, sigmas)
+        ctx.save_for_backward(*normalised, *moved, *rights, *sigmas)
+        return tuple(normalised)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        normalised, left, right, sigma = ctx.saved_tensors
-        gradient = gradient.float().contiguous()
-        along = -torch.dot(gradient.flatten(), normalised.flatten())
-        outer = torch.outer(left * along, right).view_as(gradient)
-        return outer.add_(gradient).div_(sigma), None, None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved, count = ctx.saved_tensors, len(gradients)
+        normalised, lefts, rights, sigmas = (saved[i * count : (i + 1) * count] for i in range(4))
+        results = []
+        for gradient, weight, left, right in zip(gradients, normalised, lefts, rights, strict=True):
+            matrix = _matrix(gradient)
+            along = torch.dot(matrix.flatten(), _matrix(weight).flatten())
+            matrix = torch.addr(matrix, left * along, right, alpha=-1)
+            results.append(_shaped(matrix, weight))
+        torch._foreach_div_(results, sigmas)
+        return None, None, None, *results
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A weight `[o, i, …]` as a matrix `[o, ·]`, its columns in the order of channels_last.
+
+    σ and its left vector do not depend on that order; weights lie so, and nothing is copied.
+    """
+    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+
+
+def _shaped(matrix: Tensor, weight: Tensor) -> Tensor:
+    """A matrix of `_matrix` in the shape of its weight."""
+    if weight.dim() != 4:
+        return matrix
+    outputs, inputs, height, width = weight.shape
+    return matrix.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
 
 class Conv2d(nn.Conv2d):
@@ -68,12 +93,13 @@ class Conv2d(nn.Conv2d):
 
     def enlarged(self, x: Tensor) -> Tensor:
         """The convolution of `x` after each pixel became 2×2; a 3×3 kernel."""
-        kernel = _spread(_weight(self, x.dtype).flip(2, 3)).transpose(0, 1)
+        weight = _weight(self, torch.float32).transpose(0, 1)
+        kernel = _spread(weight, flipped=True).to(x.dtype)
         return F.conv_transpose2d(x, kernel, _bias(self, x.dtype), stride=2, padding=1)
 
     def reduced(self, x: Tensor) -> Tensor:
         """The 2×2 averages of the convolution; a 3×3 kernel."""
-        kernel = _spread(_weight(self, x.dtype)) / 4
+        kernel = _spread(_weight(self, torch.float32), share=0.25).to(x.dtype)
         return F.conv2d(x, kernel, _bias(self, x.dtype), stride=2, padding=1)
 
 
@@ -107,23 +133,53 @@ def _add_singular_vector(layer: Weighted) -> None:
     layer.register_buffer("sv0", torch.ones(1))
 
 
+def spectral_layers(network: nn.Module) -> list[Weighted]:
+    """The layers of a network that are spectrally normalised."""
+    return [m for m in network.modules() if isinstance(m, Weighted) and hasattr(m, "u0")]
+
+
+def normalise(layers: Sequence[Weighted]) -> None:
+    """Works out all layers' normalised weights at once, for the next pass through each."""
+    if layers:
+        weights = [layer.weight for layer in layers]
+        lefts, values = [layer.u0 for layer in layers], [layer.sv0 for layer in layers]
+        normalised = _DivideBySigmas.apply(layers[0].training, lefts, values, *weights)
+        for layer, weight in zip(layers, normalised, strict=True):
+            layer.__dict__["normalised"] = weight
+
+
 def _weight(layer: Weighted, dtype: torch.dtype) -> Tensor:
     """The weight in `dtype`, over its largest singular value where the layer keeps a vector for it;
     float32 inside.
     """
     if not hasattr(layer, "u0"):
         return layer.weight.to(dtype)
-    return _DivideBySigma.apply(layer.weight, layer.u0, layer.sv0, layer.training, dtype)
+    if "normalised" not in layer.__dict__:
+        normalise([layer])
+    # Taken once: the next pass makes another power iteration.
+    return layer.__dict__.pop("normalised").to(dtype)
 
 
 def _bias(layer: Conv2d | Linear, dtype: torch.dtype) -> Tensor | None:
     return None if layer.bias is None else layer.bias.to(dtype)
 
 
-def _spread(kernel: Tensor) -> Tensor:
-    """The sum of a kernel's four copies shifted by one: `[o, i, 3, 3]` to `[o, i, 4, 4]`."""
-    rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
-    return F.pad(rows, (0, 1, 0, 0)) + F.pad(rows, (1, 0, 0, 0))
+def _spread(kernel: Tensor, *, share: float = 1.0, flipped: bool = False) -> Tensor:
+    """`share` times the sum of a kernel's four copies shifted by one: `[o, i, 3, 3]`, which may be
+    flipped first, to `[o, i, 4, 4]`.
+    """
+    matrices = kernel.flatten(2).transpose(1, 2)
+    spread = _spreading(share, flipped, kernel.device) @ matrices
+    return spread.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+
+
+@cache
+@torch.inference_mode(False)
+def _spreading(share: float, flipped: bool, device: torch.device) -> Tensor:
+    """The matrix `[16, 9]` that `_spread` is."""
+    line = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    line = line.flip(1) if flipped else line
+    return (share * torch.kron(line, line)).to(device)
 
 
 def initialise(network: nn.Module, initial: Literal["normal", "orthogonal"]) -> None:

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
 from cgankd.generator.label_embedding import EMBEDDING, LabelEmbedding
-from cgankd.generator.layers import Conv2d, Linear, SelfAttention, SpectralEmbedding
+from cgankd.generator.layers import (
+    Conv2d,
+    Linear,
+    SelfAttention,
+    SpectralEmbedding,
+    normalise,
+    spectral_layers,
+)
 from cgankd.shardset.identity import latents
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 
@@ -59,7 +66,8 @@ class ConditionalBatchNorm(nn.Module):
         normal = F.batch_norm(x, self.stored_mean, self.stored_var, training=self.training)
         gain = (1 + self.gain(labels)).to(x.dtype)[:, :, None, None]
         bias = self.bias(labels).to(x.dtype)[:, :, None, None]
-        return torch.addcmul(bias, normal, gain)
+        # Not addcmul, whose backward pass multiplies by its factor 1.
+        return (normal * gain).add_(bias)
 
 
 class BatchNorm(nn.Module):
@@ -143,6 +151,7 @@ class ResidualGenerator(AdversarialGenerator):
             if isinstance(self.space, ContinuousLabels)
             else nn.Identity()
         )
+        self.spectral_layers = spectral_layers(self)
 
     def discriminator(self) -> "ProjectionDiscriminator":
         """A discriminator of the same widths, with attention where the generator has it."""
@@ -156,6 +165,7 @@ class ResidualGenerator(AdversarialGenerator):
         self, draws: Float[Tensor, "n latent"], conditions: Shaped[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
         """Images float32 `[n, c, h, w]` of latents `[n, latent_dim]` and targets `[n]`."""
+        normalise(self.spectral_layers)
         labels = self.embedding(conditions)
         h = self.linear(draws).view(len(draws), -1, self.bottom, self.bottom)
         h = h.contiguous(memory_format=torch.channels_last)
@@ -215,10 +225,12 @@ class ProjectionDiscriminator(Discriminator):
             if isinstance(images.space, ContinuousLabels)
             else SpectralEmbedding(images.space.outputs, widths[-1])
         )
+        self.spectral_layers = spectral_layers(self)
 
     def forward(
         self, images: Float[Tensor, "n c h w"], conditions: Shaped[Tensor, "n ..."]
     ) -> Float[Tensor, " n"]:
+        normalise(self.spectral_layers)
         if images.shape[1] == 1:
             # One channel fits both memory formats; its strides tell every layer which to use.
             images = images.reshape(len(images), *images.shape[2:], 1).permute(0, 3, 1, 2)

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from cgankd.generator import GeneratorKind, saved_form
 from cgankd.generator.config import GeneratorTraining
+from cgankd.generator.flat_adam import FlatAdam
 from cgankd.generator.game import LOSSES, UNIFORMS, augment, conditions
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
 from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.layers import initialise
-from cgankd.generator.watch import check_health, check_images, grid_png, spread
+from cgankd.generator.watch import check_health, check_images, grid_png, spread, variety
 from cgankd.nets.checkpoint import Checkpoint, Parts
-from cgankd.nets.device import Precision, Progress, as_images
+from cgankd.nets.device import Precision, Progress, as_images, placed
 from cgankd.nets.device import threads as torch_threads
 from cgankd.nets.network import MovingAverage
 from cgankd.shardset.files import (
@@ -86,7 +87,7 @@ def train_generator(
             "pixels": _sha256(pixels),
             "labels": _sha256(labels),
         }
-        run = _Training(generator, discriminator, training, folder, fields, device)
+        run = Training(generator, discriminator, training, folder, fields, device)
         run.take_images(pixels, labels)
         run.resume(embedding_steps, progress)
         while run.step < training.iterations:
@@ -97,7 +98,7 @@ def train_generator(
         return run.finish()
 
 
-class _Training:
+class Training:
     """The state of one training run: networks, average, optimisers, step and metrics so far."""
 
     def __init__(
@@ -109,19 +110,18 @@ class _Training:
         fields: dict[str, Any],
         device: torch.device,
     ) -> None:
-        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        # Kernels in the layout of their images, so that no layer copies them there and back.
+        self.generator = placed(generator, device)
+        self.discriminator = placed(discriminator, device)
         self.training, self.folder, self.fields, self.device = training, folder, fields, device
         self.dtype = torch.bfloat16 if fields["precision"] == "bfloat16" else torch.float32
         self.metrics, self.errors = folder / "metrics.jsonl", folder / "label_embedding.json"
-        self.average = MovingAverage(generator)
         self.networks = {"generator": generator, "discriminator": discriminator}
-        rates = {"generator": training.lr_g, "discriminator": training.lr_d}
-        self.optimisers = {}
-        for name, network in self.networks.items():
-            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-            self.optimisers[name] = torch.optim.Adam(
-                trained, rates[name], training.betas, fused=True
-            )
+        self.optimisers = {
+            "generator": FlatAdam(generator, training.lr_g, training.betas),
+            "discriminator": FlatAdam(discriminator, training.lr_d, training.betas),
+        }
+        self.average = MovingAverage(generator)
         self.parts: Parts = {
             **self.networks,
             "average": self.average.module,
@@ -206,19 +206,15 @@ class _Training:
             loss_fake = (self.loss.fake(scores[batch:]) * pairs.weight_fake).mean()
             loss_d = loss_real + loss_fake
             loss_d.backward()
-            self._step("discriminator")
+            self.optimisers["discriminator"].update()
         self.discriminator.requires_grad_(False)
         images = augment(fakes, places[-1], training.augment)
         embedded = self.generator.embedding(pairs.generator_conditions)
         loss_g = self.loss.generator(self.discriminator(images.to(self.dtype), embedded)).mean()
         loss_g.backward()
-        self._step("generator")
+        self.optimisers["generator"].update()
         self.discriminator.requires_grad_(True)
         return torch.stack([loss_d.detach(), loss_g.detach(), scores[:batch].detach().mean()])
-
-    def _step(self, name: str) -> None:
-        self.optimisers[name].step()
-        self.optimisers[name].zero_grad()
 
     def _latents(self, *shape: int) -> Tensor:
         z = torch.randn((*shape, self.generator.latent_dim), generator=self.draws)
@@ -232,10 +228,8 @@ class _Training:
         self.summed = 0
         samples = self.average.module.sample(self.grid_z, self.grid_targets)
         values = dict(zip(("loss_d", "loss_g", "score_real"), means, strict=True))
-        # One image per class has no spread to compare with: then any variety will do.
-        variety = spread(samples, self.grid_rows) / (self.real_spread or np.nan)
-        variety = variety if variety == variety else 1.0
-        self.rows.append({"step": self.step, **values, "variety": variety})
+        shown = variety(samples, self.grid_rows, self.real_spread)
+        self.rows.append({"step": self.step, **values, "variety": shown})
         check_health(self.rows)
         self.folder.mkdir(parents=True, exist_ok=True)
         with naming_full_disk(self.metrics), open(self.metrics, "a") as file:

@@ -29,6 +29,13 @@ def spread(images: Tensor, labels: Tensor) -> float:
     return float(torch.stack(spreads).mean()) if spreads else math.nan
 
 
+def variety(samples: Tensor, labels: Tensor, real_spread: float) -> float:
+    """The `spread` of samples over that of real images; 1 where one of them has none."""
+    # One image per class has no spread to compare with: then any variety will do.
+    share = spread(samples, labels) / (real_spread or math.nan)
+    return 1.0 if math.isnan(share) else share
+
+
 def check_health(rows: Sequence[Mapping[str, float]]) -> None:
     """Raises `TrainingDiverged` for the latest of the rows of metrics.jsonl, naming its step.
 

@@ -1,10 +1,19 @@
 """Spectrally normalised layers and their fused forms."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from cgankd.generator.layers import Conv2d, Linear, SpectralEmbedding
+from cgankd.generator.layers import (
+    Conv2d,
+    Linear,
+    SpectralEmbedding,
+    normalise,
+    spectral_layers,
+)
 
 
 def test_the_largest_singular_value_becomes_one_in_training() -> None:
@@ -37,6 +46,25 @@ def test_gradients_are_those_of_automatic_differentiation(training: bool) -> Non
 
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(layer.weight.grad, weight.grad)
+
+
+def test_layers_normalised_together_are_those_normalised_one_by_one() -> None:
+    """Outputs, gradients and singular vectors, in the channels-last layout as in the usual one."""
+    together = nn.Sequential(Conv2d(3, 5), Conv2d(5, 4, spectral=False), Conv2d(4, 2, kernel=1))
+    alone = copy.deepcopy(together).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(2, 3, 6, 6)
+
+    for network, at_once in ((together, True), (alone, False)):
+        for _ in range(2):
+            network.zero_grad()
+            if at_once:
+                normalise(spectral_layers(network))
+            network(x).square().sum().backward()
+
+    for name, expected in alone.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], expected)
+    for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_only_training_keeps_the_singular_vector() -> None:
