@@ -23,6 +23,22 @@ class EmbeddingTraining(BaseModel):
     lr: float = Field(1e-3, gt=0, description="Adam's rate at the start; it falls to 0")
 
 
+class KeepBest(BaseModel):
+    """Which step's average is kept: the one whose samples lie nearest to the budget's validation
+    images with like labels, by the kernel distance (KID) in the features of one small net.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    after: float = Field(
+        1 / 3, ge=0, lt=1, description="part of the iterations before the first candidate"
+    )
+    every: int = Field(200, ge=1, description="steps between candidates")
+    patience: int = Field(
+        5, ge=1, description="candidates in a row without a better one that end the training"
+    )
+
+
 class GeneratorTraining(BaseModel):
     """How the generator is trained; the defaults suit some hundred small images on a CPU."""
 
@@ -66,6 +82,9 @@ class GeneratorTraining(BaseModel):
     ema_start: int = Field(
         500, ge=0, description="until this step the average is the network itself"
     )
+    keep_best: KeepBest | None = Field(
+        None, description="keep the best step's average and stop early; null: the last step's"
+    )
     initial: Literal["normal", "orthogonal"] = Field(
         "orthogonal", description="initial weights: N(0, 0.02²), as BigGAN on CIFAR, or orthogonal"
     )
@@ -81,5 +100,10 @@ class GeneratorTraining(BaseModel):
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every "
                 f"({self.log_every}), so that a resumed run writes the same metrics"
+            )
+        if self.keep_best and self.keep_best.every % self.log_every:
+            raise ValueError(
+                f"keep_best.every ({self.keep_best.every}) must be a multiple of log_every "
+                f"({self.log_every}), whose lines of metrics.jsonl hold the scores"
             )
         return self

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgankd.generator import GeneratorKind, saved_form
-from cgankd.generator.config import GeneratorTraining
+from cgankd.generator.config import GeneratorTraining, KeepBest
 from cgankd.generator.flat_adam import FlatAdam
 from cgankd.generator.game import LOSSES, UNIFORMS, augment, conditions
 from cgankd.generator.interface import AdversarialGenerator, Discriminator, ImageSpace
+from cgankd.generator.keep_best import BestAverage, Score, best_row
 from cgankd.generator.label_embedding import train_label_embedding
 from cgankd.generator.layers import initialise
 from cgankd.generator.watch import check_health, check_images, grid_png, spread, variety
-from cgankd.nets.checkpoint import Checkpoint, Parts
+from cgankd.nets.checkpoint import Checkpoint
 from cgankd.nets.device import Precision, Progress, as_images, placed
 from cgankd.nets.device import threads as torch_threads
 from cgankd.nets.network import MovingAverage
@@ -38,6 +39,7 @@ from cgankd.shardset.weights import save_weights
 
 GRID_COLUMNS = 8
 CHECKPOINT = "checkpoint.safetensors"
+FIGURES = ("loss_d", "loss_g", "variety", "kid")  # of the step kept
 
 
 def train_generator(
@@ -54,6 +56,7 @@ def train_generator(
     threads: int | None = None,
     stop_after: int | None = None,
     embedding_steps: int | None = None,
+    score: Score | None = None,
     progress: Progress = lambda done, total, values: None,
 ) -> dict[str, Any]:
     """Facts about the averaged generator that now lies in `folder`, trained on real images.
@@ -61,9 +64,10 @@ def train_generator(
     pixels uint8 `[n, c, s, s]`, labels `[n]` as the space has them: int64 classes or float64 in
     their unit. Run again after an interruption, it continues from the last checkpoint;
     `stop_after` interrupts it after that many steps, and `embedding_steps` cuts the label
-    embedding short, which is good for timing alone. A kind that needs no training is saved as it
-    is, with 0 steps. `TrainingDiverged` names the step and what to change, `StaleStage` a
-    checkpoint made with other settings.
+    embedding short, which is good for timing alone. `training.keep_best` goes by `score`; without
+    one the last step is kept. A kind that needs no training is saved as it is, with 0 steps.
+    `TrainingDiverged` names the step and what to change, `StaleStage` a checkpoint made with other
+    settings.
     """
     check_images(pixels, labels, space)
     images = ImageSpace(pixels.shape[2], pixels.shape[1], space)
@@ -89,8 +93,10 @@ def train_generator(
         }
         run = Training(generator, discriminator, training, folder, fields, device)
         run.take_images(pixels, labels)
+        if training.keep_best and score:
+            run.keep_best(training.keep_best, score)
         run.resume(embedding_steps, progress)
-        while run.step < training.iterations:
+        while not run.is_over:
             if run.step == stop_after:
                 return {"steps": run.step}
             run.advance()
@@ -122,7 +128,8 @@ class Training:
             "discriminator": FlatAdam(discriminator, training.lr_d, training.betas),
         }
         self.average = MovingAverage(generator)
-        self.parts: Parts = {
+        self.best: BestAverage | None = None
+        self.parts: dict[str, nn.Module | torch.optim.Optimizer] = {
             **self.networks,
             "average": self.average.module,
             **{f"optimiser_{name}": optimiser for name, optimiser in self.optimisers.items()},
@@ -151,6 +158,21 @@ class Training:
         groups = torch.from_numpy(space.group_of(labels[:4096])).to(device)
         self.real_spread = spread(as_images(self.pixels[:4096]), groups)
 
+    def keep_best(self, keep: KeepBest, score: Score) -> None:
+        """From now on scores candidates, of which the best is kept."""
+        self.draws.manual_seed(derive_seed(self.fields["seed"], "generator", "candidates"))
+        z = self._latents(len(score.labels))
+        targets = torch.from_numpy(self.generator.space.targets(score.labels)).to(self.device)
+        self.best = BestAverage(keep, self.training.iterations, score, z, targets)
+        self.parts["best"] = self.best.follow(self.average.module)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps were made, or enough to expect no better one."""
+        if self.best and self.best.is_final(self.rows):
+            return True
+        return self.step == self.training.iterations
+
     def advance(self) -> None:
         """One generator step with its discriminator steps, and what is due after it."""
         self.sums += self._optimise()
@@ -159,9 +181,9 @@ class Training:
         training = self.training
         decay = training.ema_decay if self.step > training.ema_start else 0.0
         self.average.update(decay)
-        last = self.step == training.iterations
-        if self.step % training.log_every == 0 or last:
+        if self.step % training.log_every == 0 or self.step == training.iterations:
             self._log()
+        last = self.is_over
         if self.step % training.grid_every == 0 or last:
             self._write_grid()
         if self.step % training.checkpoint_every == 0 or last:
@@ -169,15 +191,19 @@ class Training:
             self.checkpoint.save(self.step, self.parts, [])
 
     def finish(self) -> dict[str, Any]:
-        """Writes the averaged generator and says what it is."""
-        sha256 = save_weights(self.folder, self.average.module, self.fields["network"])
+        """Writes the averaged generator, the best where they were scored, and says what it is."""
+        kept = self.best.module if self.best else self.average.module
+        row = best_row(self.rows) if self.best else self.rows[-1]
+        sha256 = save_weights(self.folder, kept, self.fields["network"])
         sizes = {
             f"{name}_parameters": sum(parameter.numel() for parameter in network.parameters())
             for name, network in self.networks.items()
         }
         continuous = isinstance(self.generator.space, ContinuousLabels)
         errors = read_json(self.errors) if continuous else {}
-        return {"steps": self.step, "sha256": sha256, **sizes, **errors, **self.latest()}
+        figures = {name: row[name] for name in FIGURES if name in row}
+        steps = {"steps": self.step, "kept_step": int(row["step"])}
+        return {**steps, "sha256": sha256, **sizes, **errors, **figures}
 
     def latest(self) -> dict[str, float]:
         """The latest metrics that are worth a glance."""
@@ -231,6 +257,8 @@ class Training:
         shown = variety(samples, self.grid_rows, self.real_spread)
         self.rows.append({"step": self.step, **values, "variety": shown})
         check_health(self.rows)
+        if self.best:
+            self.best.consider(self.rows)
         self.folder.mkdir(parents=True, exist_ok=True)
         with naming_full_disk(self.metrics), open(self.metrics, "a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")

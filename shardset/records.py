@@ -63,10 +63,11 @@ class TeacherFacts(Record):
 
 
 class GeneratorFacts(Record):
-    """The conditional generator, trained here or adopted; figures are those of its last step."""
+    """The conditional generator, trained here or adopted; figures are those of the step kept."""
 
     sha256: str  # of its weights
     steps: int  # that it was trained for here; 0: it learns nothing, or its weights were given
+    kept_step: int | None = None  # whose average it is: the best by keep_best, else the last
     generator_parameters: int | None = None
     discriminator_parameters: int | None = None
     label_reconstruction_error: float | None = None  # of continuous labels
@@ -74,6 +75,7 @@ class GeneratorFacts(Record):
     loss_d: float | None = None
     loss_g: float | None = None
     variety: float | None = None
+    kid: float | None = None  # of its samples against the budget's validation images
 
 
 class PoolFacts(Record):

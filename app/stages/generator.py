@@ -7,6 +7,7 @@ weights, the losses, grids of samples and, while it trains, checkpoints.
 from pathlib import Path
 
 from cgankd.app.context import Context
+from cgankd.app.stages.candidates import validation_score
 from cgankd.generator import adopt_generator
 from cgankd.generator.interface import ImageSpace
 from cgankd.generator.train import train_generator
@@ -45,6 +46,7 @@ def train_gan(ctx: Context) -> GeneratorFacts:
             device=ctx.device,
             precision=ctx.precision,
             threads=ctx.threads,
+            score=validation_score(ctx) if recipe.training.keep_best else None,
             progress=progress,
         )
     return ctx.finish("generator", fields, GeneratorFacts(**trained))
