@@ -73,7 +73,7 @@ def is_candidate(step: int, keep: KeepBest, iterations: int) -> bool:
     """Whether the average after `step` steps may be the one that is kept.
 
     >>> keep = KeepBest(after=0.5, every=20)
-    >>> [step for step in range(101) if is_candidate(step, keep, iterations=90)]
+    >>> [step for step in range(91) if is_candidate(step, keep, iterations=90)]
     [60, 80, 90]
     """
     return step == iterations or (step >= keep.after * iterations and step % keep.every == 0)
