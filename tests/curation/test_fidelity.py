@@ -28,6 +28,22 @@ def test_distance_agrees_with_the_matrix_root():
     assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.parametrize("samples", [30, 400])
+def test_distance_of_singular_covariances_is_that_of_singular_values(samples):
+    """Fewer samples than features, or features of one value: tr (Σ₁Σ₂)^½ is then computed as the
+    nuclear norm of the product of two centred sample matrices.
+    """
+    random = np.random.default_rng(3)
+    first = random.normal(size=(samples, 40)) * np.r_[np.ones(30), np.zeros(10)]
+    second = random.normal(size=(25, 40)) + 0.1
+    one, other = first - first.mean(0), second - second.mean(0)
+    gap = first.mean(0) - second.mean(0)
+    traces = np.sum(one**2) / (samples - 1) + np.sum(other**2) / 24
+    overlap = np.linalg.svd(one @ other.T, compute_uv=False).sum() / ((samples - 1) * 24) ** 0.5
+    expected = gap @ gap + traces - 2 * overlap
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+
+
 def test_distance_to_itself_is_zero():
     """Also where there are fewer samples than features."""
     features = np.random.default_rng(2).normal(size=(5, 20)).astype(np.float32)

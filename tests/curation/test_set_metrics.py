@@ -102,6 +102,16 @@ def test_vendi_counts_different_directions():
     assert vendi_score(rows[:4]) == pytest.approx(1)
 
 
+def test_vendi_of_half_the_digits_is_the_same():
+    """float32 features give what float64 ones do, and those what singular values do."""
+    features = np.random.default_rng(1).normal(size=(200, 32)) * np.logspace(0, -2, 32)
+    rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = np.linalg.svd(rows, compute_uv=False) ** 2 / len(rows)
+    expected = np.exp(-(weights * np.log(weights)).sum())
+    assert vendi_score(features) == pytest.approx(expected, rel=1e-9)
+    assert vendi_score(features.astype(np.float32)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_vendi_refuses_features_without_a_direction():
     """A row of zeros has no length to divide by."""
     with pytest.raises(BadInput, match="of 1 of 2 samples are all 0"):
