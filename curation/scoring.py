@@ -14,7 +14,7 @@ from cgankd.nets.device import threads
 from cgankd.nets.feature_nets import padded_images
 from cgankd.shardset.errors import CorruptShard
 from cgankd.shardset.files import read_json, sha256_file, write_json
-from cgankd.shardset.images import BadImage, decode_png
+from cgankd.shardset.images import BadImage, decode_pngs
 from cgankd.shardset.labels import ContinuousLabels, LabelSpace
 from cgankd.shardset.pool.shards import is_done, marker_name, marker_of, tar_name
 from cgankd.shardset.tables import read_table, table_name, write_table
@@ -152,14 +152,14 @@ def _image_batches(job: ScoreJob, rows: pa.Table) -> Iterator[tuple[torch.Tensor
     data = memoryview((job.pool_folder / tar_name(job.index)).read_bytes())
     keys, offsets, lengths = (rows[name].to_numpy() for name in ("key", "png_offset", "png_length"))
 
-    def pixels_of(row: int) -> np.ndarray:
-        place = slice(offsets[row], offsets[row] + lengths[row])
+    def decoded(which: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+        pngs = [bytes(data[offsets[row] : offsets[row] + lengths[row]]) for row in which]
         try:
-            return decode_png(bytes(data[place]))
+            return decode_pngs(pngs, into)
         except BadImage as error:
             raise CorruptShard(
-                f"shard {job.index:06d} in {job.pool_folder}: key {keys[row]} {error}; run "
-                "produce again to rebuild it"
+                f"shard {job.index:06d} in {job.pool_folder}: key {keys[which[error.row]]} "
+                f"{error}; run produce again to rebuild it"
             ) from error
 
     present = np.flatnonzero(lengths)
@@ -168,12 +168,12 @@ def _image_batches(job: ScoreJob, rows: pa.Table) -> Iterator[tuple[torch.Tensor
             f"shard {job.index:06d} in {job.pool_folder}: no sample has an image; train the "
             "generator anew"
         )
-    shape = pixels_of(int(present[0])).shape
+    shape = decoded(present[:1]).shape[1:]
     for start in range(0, len(rows), job.batch):
         stop = min(start + job.batch, len(rows))
-        pixels = np.full((stop - start, *shape), 127, dtype=np.uint8)
-        for row in np.flatnonzero(lengths[start:stop]) + start:
-            pixels[row - start] = pixels_of(int(row))
+        pixels = np.full((stop - start, *shape), 127, np.uint8)
+        here = np.flatnonzero(lengths[start:stop])
+        pixels[here] = decoded(here + start, np.empty((len(here), *shape), np.uint8))
         yield padded_images(pixels, job.batch)
 
 

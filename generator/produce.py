@@ -13,7 +13,7 @@ import torch
 from cgankd.generator import Generator, load_generator
 from cgankd.nets.device import threads
 from cgankd.shardset.errors import BadInput
-from cgankd.shardset.images import encode_pngs, pixel_sha256, to_pixels
+from cgankd.shardset.images import encode_pngs, pixel_sha256s, to_pixels
 from cgankd.shardset.pool.plan import Plan, ShardSpec, read_plan
 from cgankd.shardset.pool.shards import PoolShardWriter, is_done, marker_of
 
@@ -27,7 +27,7 @@ class ProduceJob:
     generator_folder: Path
     pool_folder: Path
     index: int
-    fingerprint: str
+    fingerprint: str  # covers the generator's weights: a worker loads them once
     device: str = "cpu"
 
 
@@ -102,7 +102,7 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
     writes the last PNGs; it is one, so that the order is kept.
     """
     device = torch.device(job.device)
-    network = load_generator(job.generator_folder, device)
+    network = _network(job)
     batches = _batches(plan, spec)
     with ThreadPoolExecutor(1) as beside:
         drawn, added = beside.submit(network.draws, plan.seed, batches[0][0]), None
@@ -118,13 +118,24 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
             added.result()
 
 
+_loaded: dict[tuple[str, str, Path], Generator] = {}
+
+
+def _network(job: ProduceJob) -> Generator:
+    """The generator, kept from shard to shard: loading one takes as long as dozens of images."""
+    name = (job.fingerprint, job.device, job.generator_folder)
+    if name not in _loaded:
+        _loaded.clear()
+        _loaded[name] = load_generator(job.generator_folder, torch.device(job.device))
+    return _loaded[name]
+
+
 def _add(
     writer: PoolShardWriter, plan: Plan, keys: range, labels: np.ndarray, pixels: np.ndarray
 ) -> None:
-    rows = zip(keys, labels.tolist(), pixels, encode_pngs(pixels), strict=True)
-    for key, label, image, png in rows:
-        # The generator was given the label itself.
-        writer.add(key, png, label, label, pixel_sha256(image), plan.seed, plan.pool_id)
+    given = labels.tolist()  # the generator was given the label itself
+    hashes = pixel_sha256s(pixels)
+    writer.add_all(keys, encode_pngs(pixels), given, given, hashes, plan.seed, plan.pool_id)
 
 
 def _batches(plan: Plan, spec: ShardSpec) -> list[tuple[range, np.ndarray]]:

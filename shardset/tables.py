@@ -1,7 +1,10 @@
 """Parquet tables: written whole or not at all, and byte for byte the same every time."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,20 @@ from cgankd.shardset.files import atomic_path, canonical_json, parse_json
 
 METADATA_KEY = b"cgankd"
 ROW_GROUP_ROWS = 1 << 16
+
+
+@cache
+def without_pandas() -> None:
+    """Has pyarrow take pandas for absent, unless it is there already: to see whether an array is
+    one of its own, pyarrow would import it, a quarter of what torch takes. What asks for pandas by
+    name still gets it.
+    """
+    if "pandas" not in sys.modules:
+        sys.modules["pandas"] = None  # type: ignore[assignment]  # how Python marks the absent
+        for look in (lambda: pa.array([]), lambda: pa.nulls(0, pa.int8()).to_numpy(False)):
+            with suppress(ImportError, AttributeError):  # of None, where pandas should be
+                look()  # is remembered; each way of converting has its own memory
+        del sys.modules["pandas"]
 
 
 def table_name(index: int) -> str:
@@ -29,6 +46,7 @@ def write_table(
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> None:
     """Writes a table atomically, with `metadata` (any JSON value) in the file's own metadata."""
+    without_pandas()
     if metadata is not None:
         entries = {**(table.schema.metadata or {}), METADATA_KEY: canonical_json(metadata)}
         table = table.replace_schema_metadata(entries)
@@ -44,6 +62,7 @@ def write_table(
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A table, or some of its columns; `CorruptShard` names a missing, cut or foreign file."""
+    without_pandas()
     try:
         file = pq.ParquetFile(path)
         absent = sorted(set(columns or ()) - set(file.schema_arrow.names))

@@ -9,8 +9,9 @@ done.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import accumulate, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,14 +21,12 @@ import pyarrow as pa
 
 from cgankd.shardset.errors import CorruptShard, StaleStage
 from cgankd.shardset.files import atomic_path, read_json, sha256_file, write_json
-from cgankd.shardset.identity import key_text
 from cgankd.shardset.images import BadImage, decode_pngs
-from cgankd.shardset.tables import read_table, table_name, write_table
+from cgankd.shardset.pool.tar import BLOCK, RECORD, padded, tar_headers
+from cgankd.shardset.tables import read_table, table_name, without_pandas, write_table
 
 FORMAT_VERSION = 1
-BLOCK = 512
-RECORD = 20 * BLOCK  # tar pads a file to whole records; GNU tar and tarfile write it so
-FLUSH_BYTES = 1 << 20
+FLUSH_BYTES = 1 << 18  # less than a batch, which is then written without another copy
 
 
 def tar_name(index: int) -> str:
@@ -58,8 +57,8 @@ class PoolShardWriter:
             )
         }  # fmt: skip
         self._origin: tuple[int, str] | None = None
-        self._buffer = bytearray()
-        self._flushed = 0
+        self._waiting: list[bytes] = []  # what is still to be written
+        self._size = 0  # of the tar, with what is waiting
         self._digest = hashlib.sha256()
         self._stack = ExitStack()
 
@@ -85,27 +84,68 @@ class PoolShardWriter:
         status: str = "ok",
     ) -> None:
         """Appends a sample; keys ascend. One that failed has no PNG, only a row with its status."""
+        self.add_all([key], [png], [label], [condition], [pixel_sha256], seed, pool_id, status)
+
+    def add_all(
+        self,
+        keys: Sequence[int],
+        pngs: Sequence[bytes | None],
+        labels: Sequence[int | float],
+        conditions: Sequence[int | float],
+        pixel_sha256s: Sequence[str | None],
+        seed: int,
+        pool_id: str,
+        status: str = "ok",
+    ) -> None:
+        """Appends samples of one status, as `add` does, at a tenth of the cost of each."""
         rows = self._rows
-        if rows["key"] and key <= rows["key"][-1]:
-            raise ValueError(f"key {key} was added after key {rows['key'][-1]}")
+        for before, key in pairwise([*rows["key"][-1:], *keys]):
+            if key <= before:
+                raise ValueError(f"key {key} was added after key {before}")
         if self._origin is None:
             self._origin = (seed, pool_id)
         elif self._origin != (seed, pool_id):
-            raise ValueError(f"key {key} has another seed or pool than the shard, {self._origin}")
-        offset = 0
-        if png is not None:
-            name = key_text(key)
-            facts = {"condition": condition, "label": label, "pool_id": pool_id, "seed": seed}
-            offset = self._flushed + len(self._buffer) + BLOCK
-            self._buffer += tar_member(f"{name}.png", png)
-            if isinstance(label, int):
-                self._buffer += tar_member(f"{name}.cls", str(label).encode())
-            self._buffer += tar_member(f"{name}.json", json.dumps(facts).encode())
-            if len(self._buffer) >= FLUSH_BYTES:
-                self._flush()
-        values = (key, label, condition, offset, len(png or b""), pixel_sha256, status)
-        for column, value in zip(rows.values(), values, strict=True):
-            column.append(value)
+            raise ValueError(
+                f"key {keys[0]} has another seed or pool than the shard, {self._origin}"
+            )
+        samples = self._members(keys, pngs, labels, conditions)
+        starts = accumulate(map(len, samples), initial=self._size)
+        offsets = [
+            start + BLOCK if sample else 0 for start, sample in zip(starts, samples, strict=False)
+        ]
+        self._append(b"".join(samples))
+        lengths = [len(png or b"") for png in pngs]
+        statuses = [status] * len(keys)
+        values = (keys, labels, conditions, offsets, lengths, pixel_sha256s, statuses)
+        for column, more in zip(rows.values(), values, strict=True):
+            column.extend(more)
+
+    def _members(
+        self,
+        keys: Sequence[int],
+        pngs: Sequence[bytes | None],
+        labels: Sequence[int | float],
+        conditions: Sequence[int | float],
+    ) -> list[bytes]:
+        """Each sample's files as the tar holds them, no bytes for one without an image."""
+        assert self._origin is not None
+        seed, pool_id = self._origin
+        pairs = list(zip(labels, conditions, strict=True))
+        facts = {
+            pair: json.dumps(
+                {"condition": pair[1], "label": pair[0], "pool_id": pool_id, "seed": seed}
+            ).encode()
+            for pair in set(pairs)
+        }
+        columns = [("png", [png or b"" for png in pngs])]
+        if isinstance(labels[0], int):
+            columns.append(("cls", [str(label).encode() for label in labels]))
+        columns.append(("json", [facts[pair] for pair in pairs]))
+        parts = []
+        for end, files in columns:
+            parts += [tar_headers(keys, end, [len(file) for file in files]), map(padded, files)]
+        samples = map(b"".join, zip(*parts, strict=True))
+        return [b"" if png is None else data for png, data in zip(pngs, samples, strict=True)]
 
     def __exit__(
         self,
@@ -117,8 +157,8 @@ class PoolShardWriter:
             self._stack.__exit__(kind, error, traceback)
             return
         with self._stack:  # an error below leaves no tar either
-            self._buffer.extend(bytes(2 * BLOCK))
-            self._buffer.extend(bytes(-(self._flushed + len(self._buffer)) % RECORD))
+            self._append(bytes(2 * BLOCK))
+            self._append(bytes(-self._size % RECORD))
             self._flush()
             write_table(self._rows_path, self._table(), self._metadata())
         keys = self._rows["key"]
@@ -129,7 +169,7 @@ class PoolShardWriter:
             "first_key": keys[0],
             "last_key": keys[-1],
             "failed": sum(status != "ok" for status in self._rows["status"]),
-            "tar": {"bytes": self._flushed, "sha256": self._digest.hexdigest()},
+            "tar": {"bytes": self._size, "sha256": self._digest.hexdigest()},
             "rows": {
                 "bytes": self._rows_path.stat().st_size,
                 "sha256": sha256_file(self._rows_path),
@@ -137,15 +177,22 @@ class PoolShardWriter:
         }
         write_json(self.folder / marker_name(self.index), marker)
 
+    def _append(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._size += len(data)
+        if sum(map(len, self._waiting)) >= FLUSH_BYTES:
+            self._flush()
+
     def _flush(self) -> None:
-        view = memoryview(bytes(self._buffer))
-        self._digest.update(view)
-        self._flushed += len(view)
-        self._buffer.clear()
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._digest.update(data)
+        view = memoryview(data)
         while view:
             view = view[os.write(self._tar.fileno(), view) :]
 
     def _table(self) -> pa.Table:
+        without_pandas()
         if not self._rows["key"]:
             raise ValueError(f"shard {self.index} has no samples")
         types = {"key": pa.int64(), "png_offset": pa.int64(), "png_length": pa.int64()}
@@ -223,26 +270,6 @@ def read_png(folder: Path, row: Mapping[str, Any]) -> bytes:
     if not data or len(data) != row["png_length"]:
         raise _corrupt(folder, row["shard"], f"key {row['key']} has no image in the tar")
     return data
-
-
-def tar_member(name: str, data: bytes) -> bytes:
-    """A file in a tar: its header, and its bytes padded to whole blocks."""
-    return tar_header(name.encode(), len(data)) + data + bytes(-len(data) % BLOCK)
-
-
-def tar_header(name: bytes, size: int) -> bytes:
-    """The 512 bytes of a POSIX ustar header: mode 644, owner 0, time 0, a regular file."""
-    # name 100, mode 8, uid 8, gid 8, size 12, mtime 12, checksum 8, type 1, link 100, magic 8,
-    # user 32, group 32, device 16, prefix 155, rest 12; the checksum counts itself as blanks.
-    length = b"%011o" % size
-    total = _HEADER_SUM + sum(name) + sum(length)
-    return b"%b%b%b%b%06o%b" % (name, bytes(100 - len(name)), _OWNER + length, _TIME, total, _TAIL)
-
-
-_OWNER = b"0000644\0" + b"0000000\0" * 2
-_TIME = b"\0" + b"00000000000\0"
-_TAIL = b"\0 " + b"0" + bytes(100) + b"ustar\00000" + bytes(247)
-_HEADER_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_TAIL[2:])
 
 
 def _parts(index: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ from cgankd.shardset.files import atomic_path, canonical_json, sha256_file, sync
 from cgankd.shardset.identity import key_text
 from cgankd.shardset.images import BadImage, decode_png
 from cgankd.shardset.labels import ClassLabels, LabelSpace
-from cgankd.shardset.pool.shards import BLOCK, RECORD, tar_member
+from cgankd.shardset.pool.tar import BLOCK, RECORD, tar_member
 from cgankd.shardset.release.build import ReleaseFacts, release_facts, whole_folder
 from cgankd.shardset.release.card import common_head, name_of, rendered, yaml_text
 from cgankd.shardset.release.manifest import (

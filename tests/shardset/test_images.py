@@ -18,7 +18,9 @@ from cgankd.shardset.errors import BadInput
 from cgankd.shardset.images import (
     BadImage,
     decode_png,
+    decode_pngs,
     encode_png,
+    encode_pngs,
     pixel_sha256,
     to_pixels,
 )
@@ -105,6 +107,30 @@ def test_png_holds_exactly_its_pixels(pixels: np.ndarray) -> None:
     assert np.array_equal(decode_png(data), pixels)
     assert np.array_equal(seen.reshape(*seen.shape[:2], -1).transpose(2, 0, 1), pixels)
     assert encode_png(decode_png(data)) == data
+
+
+@given(samples)
+def test_a_small_png_is_what_zlib_makes_of_its_lines(pixels: np.ndarray) -> None:
+    """Up to 1,024 bytes nothing is deflated, as at zlib's level 0."""
+    data = encode_png(pixels)
+    stream = data[41:-16]  # behind signature, header, length and kind; before checksum and end
+    lines = zlib.decompress(stream)
+    if len(lines) <= 1024:
+        assert stream == zlib.compress(lines, 0)
+
+
+def test_damage_to_a_small_png_is_found_by_either_checksum() -> None:
+    """A flipped bit, and one whose chunk checksum was made to match."""
+    pngs = encode_pngs(np.zeros((2, 1, 8, 8), np.uint8))
+    flipped = bytearray(pngs[1])
+    flipped[60] ^= 1
+    matching = bytearray(flipped)
+    matching[-16:-12] = struct.pack(">I", zlib.crc32(matching[37:-16]))
+
+    for damaged in (flipped, matching):
+        with pytest.raises(BadImage) as caught:
+            decode_pngs([pngs[0], bytes(damaged)])
+        assert caught.value.row == 1
 
 
 def test_a_png_of_another_writer_decodes() -> None:

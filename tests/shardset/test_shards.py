@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgankd.shardset.errors import CorruptShard, StaleStage
-from cgankd.shardset.images import encode_png, pixel_sha256
+from cgankd.shardset.images import encode_png, encode_pngs, pixel_sha256, pixel_sha256s
 from cgankd.shardset.pool.shards import (
     PoolShardWriter,
     is_done,
     marker_of,
     read_png,
     read_shard,
-    tar_header,
     verify_shard,
 )
+from cgankd.shardset.pool.tar import tar_header
 from cgankd.shardset.tables import read_metadata
 
 POOL = "0123456789abcdef"
@@ -92,6 +92,21 @@ def test_headers_have_the_checksum_that_tar_demands(name, size):
 
     assert (name, size) == (member.name, member.size)
     assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
+
+
+def test_samples_added_together_are_those_added_one_by_one(tmp_path):
+    """The same three files, also where PNGs differ in length and labels from sample to sample."""
+    pixels = some_pixels(60, size=40)
+    pixels[::2] = 7  # these deflate to less
+    labels = [key % 3 for key in range(60)]
+    write(tmp_path / "single", pixels, labels, first_key=970)
+    with PoolShardWriter(tmp_path / "together", 0, "f") as writer:
+        for rows in (slice(0, 1), slice(1, 45), slice(45, 60)):
+            pngs, hashes = encode_pngs(pixels[rows]), pixel_sha256s(pixels[rows])
+            keys = range(970, 1030)[rows]
+            writer.add_all(keys, pngs, labels[rows], labels[rows], hashes, 9, POOL)
+
+    assert contents(tmp_path / "together") == contents(tmp_path / "single")
 
 
 def test_webdataset_reads_the_shard(tmp_path):

@@ -1,5 +1,8 @@
 """Tables are whole or absent, the same bytes every time, and say what is wrong with them."""
 
+import subprocess
+import sys
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +28,23 @@ def test_table_and_metadata_survive_the_disk(tmp_path):
     assert TABLE.equals(read_table(path))
     assert TABLE.select(["name"]).equals(read_table(path, ["name"]))
     assert read_metadata(path) == {"rho": 0.9, "per_label": [1, None]}
+
+
+def test_a_stage_s_tables_need_no_pandas(tmp_path):
+    """A process that writes and reads a table has not imported it, and still can."""
+    script = (
+        "import sys, pathlib, numpy as np, pyarrow as pa\n"
+        "from cgankd.shardset.tables import read_table, write_table, without_pandas\n"
+        "without_pandas()\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "write_table(path, pa.table({'key': np.arange(3), 'name': ['a', 'b', None]}))\n"
+        "table = read_table(path)\n"
+        "assert table['key'].to_numpy().tolist() == [0, 1, 2]\n"
+        "assert table['name'].to_pylist() == ['a', 'b', None]\n"
+        "assert 'pandas' not in sys.modules\n"
+        "assert table.to_pandas()['key'].tolist() == [0, 1, 2]\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "t.parquet")], check=True)
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path):
