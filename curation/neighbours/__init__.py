@@ -9,8 +9,6 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 COLUMNS = (
     "nearest_real_id",
@@ -117,6 +115,9 @@ def spanning_pairs(blocks: Iterable[Pairs], count: int) -> Pairs:
 
 def components(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     """The component int64 `[count]` of each row where pairs `a`, `b` connect rows."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
@@ -133,6 +134,9 @@ def all_but_best(component: np.ndarray, *rank: np.ndarray) -> np.ndarray:
 
 
 def _forest(a: np.ndarray, b: np.ndarray, similarity: np.ndarray, count: int) -> Pairs:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     order = np.lexsort((b, a, -similarity))
     place = np.arange(1.0, len(order) + 1)  # no two weights are equal: there is one such forest
     graph = coo_array((place, (a[order], b[order])), shape=(count, count)).tocsr()

@@ -7,7 +7,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 
 from cgankd.curation.density_ratio.model import load_ratio
@@ -38,6 +37,8 @@ def describe_shard(job: FeatureJob) -> str:
     """The sha256 of the shard's features, float16 `[n, d ≤ 512]` in key order, NaN for a sample
     that failed; a file whose marker matches is not made again.
     """
+    import pyarrow.compute as pc
+
     path = job.features_folder / array_name(job.index)
     marker = job.features_folder / marker_name(job.index)
     pool = marker_of(job.pool_folder, job.index)

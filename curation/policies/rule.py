@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from cgankd.curation.neighbours import Neighbours
@@ -47,6 +46,7 @@ class Scores:
     @classmethod
     def from_table(cls, table: pa.Table, space: LabelSpace) -> Self:
         """The scores of a table with `score_columns`."""
+        import pyarrow.compute as pc
 
         def floats(name: str) -> np.ndarray:
             return table[name].to_numpy().astype(np.float64)

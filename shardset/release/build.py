@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cgankd.shardset.errors import BadInput, ReleaseError, RunBusy
@@ -193,6 +192,8 @@ def entries_of(folder: Path, workers: int = 1) -> tuple[FileEntry, ...]:
 
 
 def _content(sources: Sources, workers: int, verify: bool = True) -> _Content:
+    import pyarrow.compute as pc
+
     selection, space = sources.selection, sources.space
     # All as it is read back from JSON, so that it compares with an earlier release's.
     lineage = Lineage.model_validate_json(canonical_json(sources.lineage.plain()))

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cgankd.shardset.errors import BadInput, CorruptShard, ReleaseError
@@ -271,6 +270,8 @@ def rows_of(table: pa.Table, space: LabelSpace, where: str) -> Rows:
 
     `BadInput` for labels outside the label space, `ReleaseError` for logits of another width.
     """
+    import pyarrow.compute as pc
+
     labels = table["label"].to_numpy()
     space.check(labels, where)
     if len(table.column_names) == 1 or not isinstance(space, ClassLabels):
