@@ -6,10 +6,11 @@ And the moving average of any module.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
@@ -24,6 +25,29 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The outputs `[n, outputs]` of images `[n, c, h, w]` in [−1, 1]: logits or values."""
+
+
+class WithoutValues(TorchFunctionMode):
+    """A context in which modules are made with shapes alone, for weights that replace theirs.
+
+    They lie on the meta device, where normal numbers are drawn by Python code that first imports
+    SymPy, for as long as a whole small pool takes to score: none are drawn.
+    """
+
+    def __enter__(self) -> "WithoutValues":
+        self._device = torch.device("meta")
+        self._device.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._device.__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, nn.init.normal_, nn.init.kaiming_normal_):
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def pooled(maps: torch.Tensor) -> torch.Tensor:

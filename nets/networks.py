@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cgankd.nets.network import Network, conv3x3, initialise_convolutions
+from cgankd.nets.network import Network, WithoutValues, conv3x3, initialise_convolutions
 from cgankd.nets.published import VGG, DenseNet121, ResNet, WideResNet
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.weights import load_weights, save_weights
@@ -200,7 +200,7 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
         raise CheckpointError(
             f"{folder / 'config.json'} lacks {', '.join(sorted(missing))}: not a network of ours"
         )
-    with torch.device("meta"):  # no time for weights that are replaced at once
+    with WithoutValues():  # no time for weights that are replaced at once
         network = build_network(config["network"], **{name: config[name] for name in SHAPE})
     fill_network(network, state, where=str(folder))
     return network.eval(), config

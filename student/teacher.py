@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cgankd.nets.device import Precision, placed, precise
+from cgankd.nets.network import WithoutValues
 from cgankd.nets.networks import build_network, load_network
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.weights import load_foreign
@@ -104,7 +105,7 @@ def _find(
     if path.suffix in CHECKPOINTS:
         if network is None:
             raise BadInput(f"teacher {spec}: a checkpoint needs the name of its network")
-        with torch.device("meta"):
+        with WithoutValues():
             module = build_network(network, outputs=outputs, channels=channels, size=size)
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         module.load_state_dict(load_foreign(path, shapes), assign=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cgankd.nets.device import channels_last, precise
 from cgankd.nets.feature_nets import FeatureConfig, FeatureKind, FeatureNet, padded_images
+from cgankd.nets.network import WithoutValues
 from cgankd.shardset.errors import BadInput, CheckpointError
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.weights import load_weights
@@ -57,7 +58,8 @@ class Projection(nn.Module):
         self.bumps = LabelBumps() if space.task == "regression" else None
         centre = torch.zeros(dim) if self.bumps is None else torch.zeros(BUMPS, dim)
         self.register_buffer("centre", centre)
-        self.register_buffer("directions", torch.eye(dim, components))
+        # Not eye, which on the meta device imports SymPy.
+        self.register_buffer("directions", torch.zeros(dim, components).fill_diagonal_(1))
 
     @classmethod
     def fitted(
@@ -207,7 +209,7 @@ def load_ratio(folder: Path, device: torch.device) -> RatioModel:
             f"{folder} holds a density ratio of format {shape.get('format_version')}, expected "
             f"{FORMAT_VERSION}; fit it again"
         )
-    with torch.device("meta"):
+    with WithoutValues():
         model = RatioModel(shape)
     model.load_state_dict(state, assign=True)
     return model.eval().to(device=device)

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-SLOW = "pandas scipy sklearn datasets huggingface_hub matplotlib streamlit webdataset faiss ray"
+SLOW = (
+    "pandas scipy sympy sklearn datasets huggingface_hub matplotlib streamlit webdataset faiss ray"
+)
 
 
 def test_the_stages_are_there_before_any_slow_package_is() -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -220,3 +222,19 @@ def test_unknown_network_and_too_small_images_are_refused():
         build_network("resnet9", outputs=3, channels=1, size=8)
     with pytest.raises(BadInput, match="at least 8 px, got 7 px"):
         build_network("resnet8", outputs=3, channels=1, size=7)
+
+
+def test_loading_a_network_imports_no_sympy(tmp_path):
+    """Its weights replace the initial ones, of which only the shapes are made."""
+    shape = {"outputs": 3, "channels": 1, "size": 8}
+    save_network(tmp_path, build_network("convnet-80k", **shape), name="convnet-80k", **shape)
+    script = (
+        "import sys, pathlib, torch\n"
+        "from cgankd.nets.network import WithoutValues\n"
+        "from cgankd.nets.networks import load_network\n"
+        "load_network(pathlib.Path(sys.argv[1]))\n"
+        "with WithoutValues():\n"
+        "    assert torch.nn.Embedding(3, 4).weight.is_meta\n"
+        "assert 'sympy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
