@@ -31,6 +31,9 @@ from cgankd.student.teacher import Teacher, load_teacher
 Facts = dict[str, Any]
 Returned = TypeVar("Returned", bound=BaseModel | Facts)
 
+# A worker process has its modules in about two seconds, in which a small network has seen this many
+# pixels; larger networks come with larger images, and are handed on when the time is over.
+FEW_PIXELS, PATIENCE = 8_000_000, 10.0  # PATIENCE in processor seconds
 REAL_OUTPUTS = "real_outputs.npy"  # the teacher's, of the real training images
 
 
@@ -222,10 +225,13 @@ class Context:
         jobs: Sequence[Any],
         name: str,
         sizes: Sequence[int] | None = None,
+        *,
+        small: bool = False,
     ) -> list[Any]:
         """A function's results over jobs, in their order, on worker processes of one thread each.
 
-        `sizes` says what the progress line counts of each job: its samples, say.
+        `sizes` says what the progress line counts of each job: its samples, say. `small` jobs are
+        done in this process, until they have taken longer than a worker takes to start.
         """
         sizes = sizes or [1] * len(jobs)
         with self.console.task(name) as progress:
@@ -237,16 +243,28 @@ class Context:
                 progress(finished, sum(sizes), {})
 
             progress(0, sum(sizes), {})
+            done: list[Any] = []
+            start = time.process_time()
+            if small and self.backend == "processes":
+                while len(done) < len(jobs) and time.process_time() - start < PATIENCE:
+                    one = jobs[len(done) : len(done) + 1]
+                    done += map_jobs(function, one, backend="serial")
+                    on_done(len(done) - 1, done[-1])
             # One job holder a GPU: Ray gives each job one of its own, processes would share one.
             on_gpu = self.device.type == "cuda"
-            return map_jobs(
+            return done + map_jobs(
                 function,
-                jobs,
+                jobs[len(done) :],
                 workers=1 if on_gpu and self.backend == "processes" else self.workers,
                 backend=self.backend,
                 gpus=1.0 if on_gpu else 0.0,
-                on_done=on_done,
+                on_done=lambda index, result: on_done(len(done) + index, result),
             )
+
+    def few_pixels(self, samples: int) -> bool:
+        """Whether images of the run's shape are so few that `map` takes them for `small` jobs."""
+        channels, size = self.image_shape[:2]
+        return samples * channels * size**2 <= FEW_PIXELS
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -65,7 +65,8 @@ def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None =
         )
         for spec in plan.shards
     ]
-    ctx.map(produce_shard, jobs, "pool", sizes=[spec.count for spec in plan.shards])
+    sizes = [spec.count for spec in plan.shards]
+    ctx.map(produce_shard, jobs, "pool", sizes=sizes, small=ctx.few_pixels(plan.count))
     facts = PoolFacts(
         pool_id=plan.pool_id,
         samples=plan.count,

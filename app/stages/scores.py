@@ -36,6 +36,8 @@ def score(ctx: Context) -> ScoreFacts:
         )
         for spec in plan.shards
     ]
-    shards = ctx.map(score_shard, jobs, "scores", sizes=[spec.count for spec in plan.shards])
+    sizes = [spec.count for spec in plan.shards]
+    small = ctx.few_pixels(plan.count)
+    shards = ctx.map(score_shard, jobs, "scores", sizes=sizes, small=small)
     facts = ScoreFacts(rows=plan.count, sha256=fingerprint({"shards": shards}))
     return ctx.finish("scores", fields, facts)
