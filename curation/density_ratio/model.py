@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from cgankd.nets.device import channels_last, precise
+from cgankd.nets.device import channels_last, placed, precise
 from cgankd.nets.feature_nets import FeatureConfig, FeatureKind, FeatureNet, padded_images
 from cgankd.nets.network import WithoutValues
 from cgankd.shardset.errors import BadInput, CheckpointError
@@ -212,7 +212,7 @@ def load_ratio(folder: Path, device: torch.device) -> RatioModel:
     with WithoutValues():
         model = RatioModel(shape)
     model.load_state_dict(state, assign=True)
-    return model.eval().to(device=device)
+    return placed(model.eval(), device)
 
 
 class LabelBumps(nn.Module):
