@@ -25,6 +25,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     `BadInput` for other shapes.
 
+    >>> import torch
     >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2]))  # log 4
     tensor([1.3863])
     """
@@ -42,6 +43,7 @@ def regression_loss(values: Tensor, targets: Tensor, kind: RegressionLoss) -> Te
     With e = value − target: `mse` is e², `l1` |e|, and `huber` e²/2 up to a tenth of the label
     range and a straight line beyond (Huber, 1964). `BadInput` for other shapes.
 
+    >>> import torch
     >>> regression_loss(torch.tensor([[0.5]]), torch.tensor([0.25]), "mse")
     tensor([0.0625])
     """
