@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,13 +38,15 @@ class Console:
         self._json = json
         self._clock = clock
         self._bars: RichProgress | None = None
+        self._bars_lock = Lock()  # tasks of several threads share them
 
     @contextmanager
     def task(self, name: str) -> "Iterator[Progress]":
         """A `progress(done, total, values)` to call from a long piece of work, in this process.
 
         On a terminal a bar with rate, time left and the values appears after two seconds;
-        elsewhere a line is printed about every ten. Tasks may be nested. A task that ends well
+        elsewhere a line is printed about every ten. Tasks may be nested, and stand
+        side by side in threads. A task that ends well
         leaves one line with its count and time.
         """
         pace = Pace(self._clock)
@@ -67,13 +70,13 @@ class Console:
 
     @contextmanager
     def _bar(self, name: str, pace: "Pace") -> "Iterator[Progress]":
-        outermost = self._bars is None
-        if self._bars is None:
-            self._bars = _new_bars(self._rich, self._clock)
-            self._bars.start()
-        bars = self._bars
         drawn = self._clock()
-        row = bars.add_task(name, total=None, state="", values="", born=drawn)
+        with self._bars_lock:
+            if self._bars is None:
+                self._bars = _new_bars(self._rich, self._clock)
+                self._bars.start()
+            bars = self._bars
+            row = bars.add_task(name, total=None, state="", values="", born=drawn)
 
         def progress(done: int, total: int, values: Mapping[str, float]) -> None:
             nonlocal drawn
@@ -92,10 +95,11 @@ class Console:
         try:
             yield progress
         finally:
-            bars.remove_task(row)
-            if outermost:
-                bars.stop()
-                self._bars = None
+            with self._bars_lock:
+                bars.remove_task(row)
+                if not bars.tasks:
+                    bars.stop()
+                    self._bars = None
 
     def table(
         self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +46,7 @@ class Context:
     workers: int = 1
     backend: Backend = "processes"
     redo: set[str] = field(default_factory=set)
+    lanes_bytes: int | None = None  # of memory, where stages had processes of their own
     _within: float = 0.0  # seconds of stages timed within the one that is timed now
 
     @cached_property
@@ -210,14 +209,16 @@ class Context:
             yield
         finally:
             spent = time.monotonic() - start
-            seconds = self.run.facts().get("seconds", {})
-            total = seconds.get(stage, 0.0) + spent - self._within
-            self.run.record(seconds={**seconds, stage: round(total, 2)})
+            with self.run.changing() as known:
+                seconds = known.get("seconds", {})
+                total = seconds.get(stage, 0.0) + spent - self._within
+                known["seconds"] = {**seconds, stage: round(total, 2)}
             self._within = outer + spent
 
     def write_recipe(self) -> None:
         """Writes the resolved recipe, as run."""
-        write_bytes(self.run.path / "recipe.yaml", recipe_yaml(self.recipe).encode())
+        with self.run.one_at_a_time():
+            write_bytes(self.run.path / "recipe.yaml", recipe_yaml(self.recipe).encode())
 
     def map(
         self,
@@ -300,28 +301,3 @@ def resolve_precision(
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     # Tiny images are bound by overhead, not arithmetic: casting only adds to it.
     return "bfloat16" if size > 16 and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
-
-
-def machine_facts() -> dict[str, Any]:
-    """Machine, library and code versions for the run's record."""
-    from importlib.metadata import version
-
-    packages = ("torch", "numpy", "datasets", "huggingface_hub", "webdataset", "pyarrow", "Pillow")
-    return {
-        "version": version("cgankd"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "libraries": {name: version(name) for name in packages},
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the clone this package is installed from, if it is one."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or None

@@ -14,6 +14,10 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from cgankd.shardset.errors import BadInput, CgankdError
 
 Backend = Literal["serial", "processes", "ray"]
+KILLED = (
+    "a worker process was killed, often for want of memory; finished work is kept: run the same "
+    "command again, with a smaller --workers"
+)
 Ended = Generator[tuple[int, Any], None, None]  # the index and result of each job as it ends
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -89,7 +93,7 @@ def _processes(
     # closes it or dies, kill -9 included: no orphan goes on writing under a later run.
     lifeline, ours = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
-        min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(lifeline, threads)
+        min(workers, len(jobs)), context, initializer=begin_worker, initargs=(lifeline, threads)
     )
     try:
         indices = {executor.submit(function, job): index for index, job in enumerate(jobs)}
@@ -97,17 +101,14 @@ def _processes(
             yield indices.pop(future), future.result()
         executor.shutdown()
     except BrokenProcessPool:
-        raise CgankdError(
-            "a worker process was killed, often for want of memory; finished work is kept: "
-            "run the same command again, with a smaller --workers"
-        ) from None
+        raise CgankdError(KILLED) from None
     finally:
         ours.close()
         executor.shutdown(cancel_futures=True)
         lifeline.close()
 
 
-def _begin_worker(lifeline: Connection, threads: int) -> None:
+def begin_worker(lifeline: Connection, threads: int) -> None:
     """Prepares a worker process: Ctrl-C is the parent's business, torch uses so many threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()

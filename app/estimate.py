@@ -45,6 +45,8 @@ def dry_run(
     )
     describe(ctx)
     seconds = _seconds(ctx)
+    beside = ctx.workers > 1 and ctx.device.type == "cpu"
+    total = side_by_side(seconds, ctx.workers) if beside else sum(seconds.values())
     channels, size = ctx.image_shape[:2]
     samples = recipe.pool.per_label * len(pool_labels(ctx))
     sample_bytes = channels * size * size
@@ -53,7 +55,6 @@ def dry_run(
     if needs(recipe.policy):
         scores += 2 * min(recipe.ratio.features.dim, MOST)
     disk = samples * (TAR_BYTES + sample_bytes * (1 + 2 * PNG_SHARE) + ROW_BYTES + scores)
-    total = sum(seconds.values())
     console.text(recipe_yaml(recipe))
     console.table(
         "estimate", ["stage", "time"], [[name, duration(value)] for name, value in seconds.items()]
@@ -79,11 +80,12 @@ def _seconds(ctx: Context) -> dict[str, float]:
     with threads(1):
         student = _student_step_seconds(ctx, reals, recipe.student.training)
     steps = max(recipe.student.steps)
-    computed = [arm.compute for arm in recipe.arms.values()]
     searched = len(recipe.student.learning_rates) * recipe.student.search_seeds
     rest = len(recipe.seeds) - recipe.student.search_seeds
-    runs = float(sum(computed) * (searched + max(rest, 0)))
-    runs += searched * (sum(recipe.student.steps) / steps - 1)  # no-kd's other candidates
+    runs = {True: 0.0, False: 0.0}  # on real images alone, and with generated ones
+    for arm in recipe.arms.values():
+        runs[arm.selection is None] += arm.compute * (searched + max(rest, 0))
+    runs[True] += searched * (sum(recipe.student.steps) / steps - 1)  # no-kd's other candidates
     samples = recipe.pool.per_label * len(pool_labels(ctx))
     # A pool sample costs about a third of a training image for each network's forward.
     sample = teacher / recipe.teacher.training.batch / 3
@@ -96,8 +98,20 @@ def _seconds(ctx: Context) -> dict[str, float]:
         "pool, ratio and scores": samples
         * (generator / recipe.generator.training.batch + 3 * sample),
         **(neighbours if needs(recipe.policy) else {}),
-        "students": student * steps * runs / ctx.workers,
+        "students on real images": student * steps * runs[True] / ctx.workers,
+        "students": student * steps * runs[False] / ctx.workers,
     }
+
+
+def side_by_side(seconds: dict[str, float], workers: int) -> float:
+    """What a run takes on `workers` cores where the teacher and then the students on real images
+    are trained beside the generator and what follows it. Students are given as all cores take.
+    """
+    teacher, reals, last = (
+        seconds[name] for name in ("teacher", "students on real images", "students")
+    )
+    first = sum(seconds.values()) - teacher - reals - last
+    return max(first, teacher + reals, (first + teacher) / workers + reals) + last
 
 
 def _step_seconds(ctx: Context, data: TrainingData, training: StudentTraining) -> float:

@@ -118,7 +118,7 @@ def doctor(*, console: Console) -> Result:
 
     import torch
 
-    from cgankd.app.context import machine_facts
+    from cgankd.app.machine import machine_facts
 
     facts: Result = {
         **machine_facts(),

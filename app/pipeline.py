@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import torch
-from pydantic import BaseModel
 
 from cgankd.app.console import Console
-from cgankd.app.context import Context, Facts, machine_facts, open_device
+from cgankd.app.context import Context, Facts, open_device
 from cgankd.app.engine import require_backend
+from cgankd.app.machine import machine_facts
 from cgankd.app.recipe import Recipe, load_recipe
+from cgankd.app.side_by_side import run_side_by_side, work_on
 from cgankd.app.stages import STAGES
 from cgankd.app.stages import release as releasing
 from cgankd.app.stages.check import check as checked
@@ -130,18 +131,17 @@ def run_all(ctx: Context) -> Facts:
     """Every stage in order; what the report says."""
     _require_this_format(ctx)
     _require_use_of_redo(ctx)
-    facts = {}
-    for stage in STAGES:
-        if stage.in_run:
-            with ctx.timed(stage.name):
-                facts[stage.name] = _plain(stage.work(ctx))
-        if stage.name == "ratio":
-            for problem in facts["ratio"]["problems"]:
-                ctx.console.note(f"density ratio refused: {problem}")
+    _refuse_stale(ctx)
+    *stages, last = (stage for stage in STAGES if stage.in_run)
+    if ctx.backend == "processes" and ctx.workers > 1 and ctx.device.type == "cpu":
+        facts = run_side_by_side(ctx, stages)
+    else:
+        facts = {stage.name: work_on(ctx, stage) for stage in stages}
+    report = work_on(ctx, last)  # the report, which waits for all others
     release = facts["release"]
     ctx.console.note(f"release {release['folder']}: {release['accepted']:,} images")
     ctx.console.note(f"report {ctx.run.report / 'report.html'}")
-    return facts["report"]
+    return report
 
 
 def run_stage(ctx: Context, name: str) -> Facts:
@@ -155,16 +155,11 @@ def run_stage(ctx: Context, name: str) -> Facts:
         )
     if name == "neighbours":
         require_faiss()
-    (work,) = (stage.work for stage in STAGES if stage.name == name)
-    with ctx.timed(name):
-        facts = work(ctx)
-    if isinstance(facts, RatioFacts):
-        require_ratio(facts)
-    return _plain(facts)
-
-
-def _plain(facts: BaseModel | Facts) -> Facts:
-    return facts.model_dump(mode="json") if isinstance(facts, BaseModel) else facts
+    (stage,) = (stage for stage in STAGES if stage.name == name)
+    facts = work_on(ctx, stage)
+    if name == "ratio":
+        require_ratio(ctx.run.read_facts("ratio", RatioFacts))
+    return facts
 
 
 def _require_this_format(ctx: Context) -> None:
@@ -177,6 +172,16 @@ def _require_this_format(ctx: Context) -> None:
             f"{ctx.run.path} was made by cgankd {known['made_by']}, whose stages this version "
             "cannot continue; finish it with that version or begin a new run folder"
         )
+
+
+def _refuse_stale(ctx: Context) -> None:
+    """Raises `StaleStage` where what is done already says so: before hours of other stages."""
+    done: set[str] = set()
+    for stage in STAGES:
+        if stage.fields is None or stage.name in ctx.redo or not done >= set(stage.inputs):
+            continue
+        if ctx.run.stage_is_done(stage.name, stage.fields(ctx)):
+            done.add(stage.name)
 
 
 def _require_use_of_redo(ctx: Context) -> None:

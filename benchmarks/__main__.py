@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 SPEED = (
     ("start_up",),
     ("generator_step",),
+    ("side_by_side",),
     ("produce_speed",),
     ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("metrics_speed",),

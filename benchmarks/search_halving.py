@@ -82,7 +82,7 @@ def search_in(run: Path, copy: Path) -> Iterator[ArmSearch]:
             shutil.copy(run / part, copy / part)
     recipe = recipe_of_run(copy, None, ())
     with opened(copy, recipe, console=Console(json=True), backend="serial") as ctx:
-        yield ArmSearch(ctx, write_arrays(ctx))
+        yield ArmSearch(ctx, write_arrays(ctx), list(ctx.recipe.arms))
 
 
 if __name__ == "__main__":

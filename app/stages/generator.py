@@ -6,7 +6,7 @@ weights, the losses, grids of samples and, while it trains, checkpoints.
 
 from pathlib import Path
 
-from cgankd.app.context import Context
+from cgankd.app.context import Context, Facts
 from cgankd.app.stages.candidates import validation_score
 from cgankd.generator import adopt_generator
 from cgankd.generator.interface import ImageSpace
@@ -15,24 +15,30 @@ from cgankd.shardset.files import derive_seed, sha256_file
 from cgankd.shardset.records import GeneratorFacts
 
 
-def train_gan(ctx: Context) -> GeneratorFacts:
-    """Facts of the conditional GAN trained on the real training images."""
-    recipe, data = ctx.recipe.generator, ctx.data
+def fields_of(ctx: Context) -> Facts:
+    """What the stage reads."""
+    recipe = ctx.recipe.generator
     fields = {
         **ctx.real_fields,
         **ctx.compute_fields,
         "seed": ctx.recipe.seed,
         "generator": recipe.model_dump(mode="json"),
     }
-    given = Path(recipe.weights) if recipe.weights else None
-    if given is not None and given.is_file():
-        fields["weights_sha256"] = sha256_file(given)
+    if recipe.weights is not None and Path(recipe.weights).is_file():
+        fields["weights_sha256"] = sha256_file(Path(recipe.weights))
+    return fields
+
+
+def train_gan(ctx: Context) -> GeneratorFacts:
+    """Facts of the conditional GAN trained on the real training images."""
+    recipe, data = ctx.recipe.generator, ctx.data
+    fields = fields_of(ctx)
     if ctx.is_done("generator", fields):
         return ctx.run.read_facts("generator", GeneratorFacts)
-    if given is not None:
+    if recipe.weights is not None:
         channels, size = data.reals.image_shape[:2]
         images = ImageSpace(size, channels, ctx.space)
-        sha256 = adopt_generator(given, ctx.run.generator, images, recipe.network)
+        sha256 = adopt_generator(Path(recipe.weights), ctx.run.generator, images, recipe.network)
         return ctx.finish("generator", fields, GeneratorFacts(sha256=sha256, steps=0))
     with ctx.console.task("generator") as progress:
         trained = train_generator(

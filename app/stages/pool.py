@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from cgankd.app.context import Context
+from cgankd.app.context import Context, Facts
 from cgankd.generator.produce import PIXEL_LIBRARIES, ProduceJob, produce_shard
 from cgankd.shardset.files import derive_seed, fingerprint
 from cgankd.shardset.identity import pool_id
@@ -20,21 +20,24 @@ from cgankd.shardset.records import GeneratorFacts, PoolFacts
 from cgankd.shardset.release.manifest import write_pool_manifest
 
 
-def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None = None) -> PoolFacts:
-    """Facts of the pool with every planned shard in it; `more` appends a round first."""
+def fields_of(ctx: Context) -> Facts:
+    """What the stage reads."""
     recipe = ctx.recipe.pool
-    generator_sha256 = ctx.run.read_facts("generator", GeneratorFacts).sha256
-    seed = derive_seed(ctx.recipe.seed, "pool")
-    fields = {
+    return {
         "device": ctx.device.type,
         "precision": ctx.precision,
-        "generator_sha256": generator_sha256,
-        "seed": seed,
+        "generator_sha256": ctx.run.read_facts("generator", GeneratorFacts).sha256,
+        "seed": derive_seed(ctx.recipe.seed, "pool"),
         "per_label": recipe.per_label,
         **({} if recipe.labels is None else {"labels": pool_labels(ctx)}),
         "shard_size": recipe.shard_size,
         "batch": recipe.batch,
     }
+
+
+def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None = None) -> PoolFacts:
+    """Facts of the pool with every planned shard in it; `more` appends a round first."""
+    recipe, fields = ctx.recipe.pool, fields_of(ctx)
     path = ctx.run.pool / "plan.json"
     if ctx.is_done("pool", fields) and not more:
         facts = ctx.run.read_facts("pool", PoolFacts)
@@ -43,8 +46,8 @@ def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None =
     # A plan without a shard may be another recipe's; with one, the shard's fingerprint decides.
     if not path.is_file() or not any(ctx.run.pool.glob("[0-9]*.json")):
         plan = make_plan(
-            seed=seed,
-            pool_id=pool_id(generator_sha256, seed, PLAN_VERSION),
+            seed=fields["seed"],
+            pool_id=pool_id(fields["generator_sha256"], fields["seed"], PLAN_VERSION),
             shard_size=recipe.shard_size,
             batch=recipe.batch,
             threads=1,  # workers give the cores something to do

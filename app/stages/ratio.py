@@ -5,7 +5,7 @@ Reads the labelled images of the budget, the seed, `ratio` and the pool's first 
 
 import numpy as np
 
-from cgankd.app.context import Context
+from cgankd.app.context import Context, Facts
 from cgankd.app.stages.pool import first_round
 from cgankd.curation.density_ratio.fit import fit_ratio
 from cgankd.shardset.errors import RatioRefused
@@ -14,25 +14,29 @@ from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.records import RatioFacts
 
 
+def fields_of(ctx: Context) -> Facts:
+    """What the stage reads."""
+    plan = read_plan(ctx.run.pool / "plan.json")
+    return {
+        **ctx.real_fields,
+        **ctx.compute_fields,
+        "seed": ctx.recipe.seed,
+        "ratio": ctx.recipe.ratio.model_dump(mode="json"),
+        "pool_id": plan.pool_id,
+        "first_round": [segment.model_dump() for segment in plan.rounds[0]],
+    }
+
+
 def fit_density_ratio(ctx: Context) -> RatioFacts:
     """Facts of the density ratio, its diagnostics and, where they fail, what is wrong with it.
 
     Fitted on the whole budget (the generator saw its training part alone) and on the pool's first
     round, so that a top-up changes nothing.
     """
-    recipe = ctx.recipe.ratio
-    plan = read_plan(ctx.run.pool / "plan.json")
-    fields = {
-        **ctx.real_fields,
-        **ctx.compute_fields,
-        "seed": ctx.recipe.seed,
-        "ratio": recipe.model_dump(mode="json"),
-        "pool_id": plan.pool_id,
-        "first_round": [segment.model_dump() for segment in plan.rounds[0]],
-    }
+    fields = fields_of(ctx)
     if ctx.is_done("ratio", fields):
         return ctx.run.read_facts("ratio", RatioFacts)
-    pixels, labels = first_round(ctx, plan)
+    pixels, labels = first_round(ctx, read_plan(ctx.run.pool / "plan.json"))
     data = ctx.data
     origins = data.reals.origins
     both = [*data.split.train, *data.split.validation]
@@ -42,7 +46,7 @@ def fit_density_ratio(ctx: Context) -> RatioFacts:
             np.concatenate([data.train_labels, data.validation_labels]),
             pixels,
             labels,
-            recipe,
+            ctx.recipe.ratio,
             space=ctx.space,
             folder=ctx.run.ratio,
             seed=derive_seed(ctx.recipe.seed, "ratio"),

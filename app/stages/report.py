@@ -1,8 +1,6 @@
 """Gathers what the report shows: evaluates the students on the test split and reads the run."""
 
 import json
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +8,7 @@ import pyarrow as pa
 import torch
 
 from cgankd.app.context import Context, Facts
+from cgankd.app.machine import peak_memory_bytes
 from cgankd.app.pages.judge import along_the_label
 from cgankd.app.pages.records import (
     ArmRecord,
@@ -94,7 +93,10 @@ def write(ctx: Context) -> Facts:
         selection_sha256=ctx.run.read_facts("selections/cgan-kd", SelectionFacts).sha256,
         ratio=RatioDiagnostics(diagnostics=ratio.per_label, problems=ratio.problems),
         seconds=run.get("seconds", {}),
-        peak_memory_bytes=peak_memory_bytes(ctx.workers),
+        # Where stages had processes of their own, this one had no workers.
+        peak_memory_bytes=peak_memory_bytes(ctx.workers)
+        if ctx.lanes_bytes is None
+        else peak_memory_bytes(0) + ctx.lanes_bytes,
         run=run,
         labels=along,
     )
@@ -120,16 +122,6 @@ def write(ctx: Context) -> Facts:
         ],
     )
     return record.plain()
-
-
-def peak_memory_bytes(workers: int) -> int:
-    """An upper bound of what this process and its workers held at once, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    this_process, children = (
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return (this_process + workers * children) * unit
 
 
 def _note(ctx: Context, name: str) -> str:

@@ -3,24 +3,30 @@
 Reads the pool's plan, the teacher and the density ratio, unless that was refused.
 """
 
-from cgankd.app.context import Context
+from cgankd.app.context import Context, Facts
 from cgankd.curation.scoring import ScoreJob, score_shard
 from cgankd.shardset.files import fingerprint
 from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.records import RatioFacts, ScoreFacts, TeacherFacts
 
 
-def score(ctx: Context) -> ScoreFacts:
-    """Facts of the score tables, one for every pool shard."""
+def fields_of(ctx: Context) -> Facts:
+    """What the stage reads."""
     ratio = ctx.run.read_facts("ratio", RatioFacts)
     plan = read_plan(ctx.run.pool / "plan.json")
-    fields = {
+    return {
         "device": ctx.device.type,
         "precision": ctx.precision,
         "plan": plan.model_dump(mode="json", exclude={"rounds"}),
         "teacher_sha256": ctx.run.read_facts("teacher", TeacherFacts).sha256,
         "ratio_sha256": None if ratio.problems else ratio.sha256,
     }
+
+
+def score(ctx: Context) -> ScoreFacts:
+    """Facts of the score tables, one for every pool shard."""
+    ratio = ctx.run.read_facts("ratio", RatioFacts)
+    plan, fields = read_plan(ctx.run.pool / "plan.json"), fields_of(ctx)
     ctx.is_done("scores", fields)  # stale scores are refused; new shards are scored below
     jobs = [
         ScoreJob(

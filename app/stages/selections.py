@@ -56,6 +56,8 @@ def select_all(ctx: Context) -> Facts:
     How much it grows is decided without neighbours, which are found once, in the last pool; what
     they drop is not made up for.
     """
+    for problem in ctx.run.read_facts("ratio", RatioFacts).problems:
+        ctx.console.note(f"density ratio refused: {problem}")
     policies = selection_policies(ctx)
     while True:
         scores, plan = read_scores(ctx), read_plan(ctx.run.pool / "plan.json")

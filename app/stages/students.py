@@ -7,7 +7,7 @@ import numpy as np
 
 from cgankd.app.advice import advise
 from cgankd.app.context import Context, Facts
-from cgankd.app.student_arrays import array, write_arrays
+from cgankd.app.student_arrays import array, write_arrays, write_reals
 from cgankd.app.student_jobs import (
     StudentJob,
     portions_of,
@@ -37,13 +37,26 @@ Setting = tuple[int, float]  # steps and learning rate
 Grid = Mapping[Setting, Sequence[StudentJob]]  # the jobs of each, one a search seed
 
 
+def train_on_reals(ctx: Context) -> Facts:
+    """How many arms train on real images alone; their students, which wait for no generator.
+
+    They are searched and trained as by `train_students`, which then finds them done.
+    """
+    ctx.drop_where_redone("students")
+    arms = [name for name, arm in ctx.recipe.arms.items() if arm.selection is None]
+    search = ArmSearch(ctx, write_reals(ctx), arms)
+    search.run()
+    search.train_all()
+    return {"arms": len(arms)}
+
+
 def train_students(ctx: Context) -> StudentsFacts:
     """Facts of every arm's students, one per seed, with advice from validation alone, after the
     search for their steps and learning rates.
     """
     with ctx.timed("search"):
         ctx.drop_where_redone("students")
-        search = ArmSearch(ctx, write_arrays(ctx))
+        search = ArmSearch(ctx, write_arrays(ctx), list(ctx.recipe.arms))
         search.run()
     advice = advise(search.validation(), ctx.recipe, ctx.space)
     for line in advice:
@@ -84,22 +97,22 @@ class ArmSearch:
     arm shares.
     """
 
-    def __init__(self, ctx: Context, arrays: Path) -> None:
-        self.ctx, self.arrays, self.recipe = ctx, arrays, ctx.recipe.student
+    def __init__(self, ctx: Context, arrays: Path, arms: Sequence[str]) -> None:
+        self.ctx, self.arrays, self.arms, self.recipe = ctx, arrays, arms, ctx.recipe.student
         self.seeds = ctx.recipe.seeds[: self.recipe.search_seeds]
         self.steps = 0
         self.chosen: dict[str, tuple[int, float, list[Facts]]] = {}
         self.sha256 = {
-            arm.selection: ctx.run.read_facts(f"selections/{arm.selection}", SelectionFacts).sha256
-            for arm in ctx.recipe.arms.values()
-            if arm.selection is not None
+            selection: ctx.run.read_facts(f"selections/{selection}", SelectionFacts).sha256
+            for selection in (ctx.recipe.arms[name].selection for name in arms)
+            if selection is not None
         }
 
     def run(self) -> None:
         """Searches: first no-kd, where others take their steps or weights from it; then the rest,
         all together.
         """
-        names = ["no-kd", *(name for name in self.ctx.recipe.arms if name != "no-kd")]
+        names = ["no-kd", *(name for name in self.arms if name != "no-kd")]
         if len(self.recipe.steps) > 1 or self.recipe.init == "no-kd":
             self._search(names[:1], "search no-kd")
             self.steps = self.chosen["no-kd"][0]
@@ -167,7 +180,7 @@ class ArmSearch:
         """Every arm's students, one per seed."""
         jobs = {
             name: [self.job(name, *self.chosen[name][:2], seed) for seed in self.ctx.recipe.seeds]
-            for name in self.ctx.recipe.arms
+            for name in self.arms
         }
         if self.recipe.init == "no-kd":  # others start from its students
             self.train(jobs["no-kd"], "students: no-kd")

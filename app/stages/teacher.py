@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from cgankd.app.context import REAL_OUTPUTS, Context, save_array, write_metrics
+from cgankd.app.context import REAL_OUTPUTS, Context, Facts, save_array, write_metrics
 from cgankd.nets.batches import TrainingData
 from cgankd.nets.networks import save_network
 from cgankd.nets.training import train_network
@@ -18,9 +18,9 @@ from cgankd.shardset.records import TeacherFacts
 from cgankd.student.evaluate import measures, outputs_of
 
 
-def train_teacher(ctx: Context) -> TeacherFacts:
-    """Facts of the teacher, trained or loaded; its outputs on the real training images lie by."""
-    recipe, data, folder = ctx.recipe.teacher, ctx.data, ctx.run.teacher
+def fields_of(ctx: Context) -> Facts:
+    """What the stage reads."""
+    recipe = ctx.recipe.teacher
     fields = {
         **ctx.real_fields,
         **ctx.compute_fields,
@@ -29,6 +29,13 @@ def train_teacher(ctx: Context) -> TeacherFacts:
     }
     if recipe.weights is not None and Path(recipe.weights).is_file():
         fields["weights_sha256"] = sha256_file(Path(recipe.weights))
+    return fields
+
+
+def train_teacher(ctx: Context) -> TeacherFacts:
+    """Facts of the teacher, trained or loaded; its outputs on the real training images lie by."""
+    recipe, data, folder = ctx.recipe.teacher, ctx.data, ctx.run.teacher
+    fields = fields_of(ctx)
     if ctx.is_done("teacher", fields):
         return ctx.run.read_facts("teacher", TeacherFacts)
     images = 0

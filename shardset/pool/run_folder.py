@@ -95,12 +95,35 @@ class RunFolder:
 
     def record(self, **facts: Any) -> None:
         """Sets top-level entries of `run.json`, leaving the others as they are."""
-        write_json(self.path / "run.json", {**self.facts(), **facts})
+        with self.changing() as known:
+            known.update(facts)
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """What `run.json` says, written anew with what is changed within.
+
+        One at a time, in whatever process of the run: stages side by side record as they end.
+        """
+        with self.one_at_a_time():
+            facts = self.facts()
+            yield facts
+            write_json(self.path / "run.json", facts)
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """A context that another process of this run waits to enter; not within itself."""
+        handle = os.open(self.path / ".changing", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def count_test_opening(self, by: str = "evaluate") -> None:
         """Counts in `run.json` that the command `by` looked at the test images."""
-        openings = self.facts().get("test_openings", {})
-        self.record(test_openings={**openings, by: openings.get(by, 0) + 1})
+        with self.changing() as known:
+            openings = known.get("test_openings", {})
+            known["test_openings"] = {**openings, by: openings.get(by, 0) + 1}
 
     def stage_is_done(self, stage: str, fields: Mapping[str, Any]) -> bool:
         """Whether `stage` was finished with these very fields: what it reads of the recipe, and

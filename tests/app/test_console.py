@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,23 @@ def test_tasks_may_be_nested_and_a_failed_one_leaves_no_line() -> None:
     assert "score  " not in file.getvalue()
     assert "2 of 3" in file.getvalue()
     assert file.getvalue().endswith("run  2 in 3.0 s, 0.33/s\n")
+
+
+def test_of_two_tasks_side_by_side_the_first_may_end_first() -> None:
+    """The bars stay as long as one of them is drawn."""
+    console, file, clock = console_with(terminal=True)
+
+    with ExitStack() as last:
+        with console.task("teacher"):
+            progress = last.enter_context(console.task("generator"))
+            progress(0, 40, {})
+        clock.now += 3
+        progress(30, 40, {})
+        _redraw(console)
+        assert "30 of 40" in file.getvalue()
+
+    assert console._bars is None
+    assert file.getvalue().endswith("generator  30 in 3.0 s, 10/s\n")
 
 
 def _redraw(console: Console) -> None:

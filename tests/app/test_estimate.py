@@ -1,9 +1,10 @@
 """What a dry run times, and what it leaves alone."""
 
+import pytest
 import torch
 
 from cgankd.app.console import Console
-from cgankd.app.estimate import dry_run
+from cgankd.app.estimate import dry_run, side_by_side
 from cgankd.app.recipe import load_recipe
 from cgankd.generator import label_embedding
 from tests.app.tiny import CONTINUOUS
@@ -27,3 +28,20 @@ def test_a_dry_run_times_the_label_embedding_and_never_trains_it_to_its_end(tmp_
     assert 0 < steps <= 2 * 10  # ten of each of its two networks
     assert facts["seconds"]["generator"] > 60
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("generator", "on_reals", "expected"),
+    [
+        (100.0, 30.0, 100 + 20 + 40),  # 10 + 2 · 30 on one core, meanwhile
+        (20.0, 100.0, (20 + 20 + 10 + 2 * 100) / 2 + 40),  # both cores to the end
+    ],
+)
+def test_what_runs_beside_the_rest_adds_time_only_where_it_takes_longer(
+    generator: float, on_reals: float, expected: float
+) -> None:
+    """Seconds of students count two cores at work."""
+    seconds = {"teacher": 10.0, "generator": generator, "pool, ratio and scores": 20.0}
+    students = {"students on real images": on_reals, "students": 40.0}
+
+    assert side_by_side({**seconds, **students}, workers=2) == pytest.approx(expected)

@@ -1,6 +1,8 @@
 """The whole pipeline on a tiny scale: the same bytes however it is run, and everything in place."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 from importlib.metadata import version
@@ -21,7 +23,7 @@ from cgankd.shardset.pool.plan import read_plan
 from cgankd.shardset.release.manifest import read_manifest
 from cgankd.shardset.release.verify import verify_release
 from cgankd.shardset.tables import read_numbered, read_table
-from tests.app.tiny import OVERRIDES, content, run_command, run_tiny, wait_for
+from tests.app.tiny import OVERRIDES, content, files, run_command, run_tiny, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +113,44 @@ def test_a_second_run_does_nothing_again(finished, tmp_path):
 
 
 def test_two_worker_processes_make_the_same_bytes(finished, tmp_path):
-    """Shards, scores, selections and release do not depend on the number of workers."""
+    """Stages side by side, and jobs in two workers: every file is that of one after the other, but
+    for run.json and the report, which tell the time.
+    """
     out, report = finished
-    result = run_tiny(tmp_path / "two", "--workers", "2", "--json")
+    two = tmp_path / "two"
+    result = run_tiny(two, "--workers", "2", "--json")
 
     assert result.returncode == 0, result.stderr
-    assert content(out) == content(tmp_path / "two")
+    ours, theirs = ({**files(run), "run.json": b""} for run in (out, two))
+    assert list(ours) == list(theirs)
+    assert [name for name, data in ours.items() if theirs[name] != data] == []
     assert report["arms"] == json.loads(result.stdout)["arms"]
+    seconds = json.loads(result.stdout)["seconds"]
+    assert set(seconds) == set(report["seconds"])
+
+
+def test_ctrl_c_while_stages_run_side_by_side_leaves_a_run_that_goes_on(finished, tmp_path):
+    """One line is said, no process is left, and the same command ends with the same bytes."""
+    out, _ = finished
+    ended = tmp_path / "ended"
+    process = subprocess.Popen(
+        run_command(ended, "--workers", "2", "--set", "generator.training.iterations=1000000"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(ended / "generator" / "checkpoint.safetensors", process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    messages = process.stderr.read().decode()  # ends when no process holds the pipe any more
+    process.stderr.close()
+
+    assert process.wait() == 1
+    assert messages.splitlines()[-1].startswith("error: interrupted; run the same command again")
+    assert "Traceback" not in messages
+    shutil.rmtree(ended / "generator")  # those of a longer training
+    result = run_tiny(ended, "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert content(out) == content(ended)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cgankd.app.console import Console
 from cgankd.app.context import Context
 from cgankd.app.recipe import load_recipe
 from cgankd.app.stages import STAGES
-from cgankd.shardset.errors import BadInput
+from cgankd.shardset.errors import BadInput, StaleStage
 from cgankd.shardset.files import read_json, write_json
 from cgankd.shardset.pool.run_folder import STAGES as FOLDERS
 from cgankd.shardset.pool.run_folder import RunFolder
@@ -115,6 +115,18 @@ def test_a_release_made_otherwise_names_the_folder_to_remove_by_hand(copy: Path)
         )
 
 
+def test_a_stale_stage_is_refused_before_another_one_starts(copy: Path) -> None:
+    """The teacher's setting was refused first and the pool's only after the generator; side by
+    side, the generator would have begun.
+    """
+    RunFolder(copy).drop_stage("generator")
+
+    with pytest.raises(StaleStage, match=r"^teacher in .* was made with teacher\.training\.steps"):
+        run(copy, "teacher.training.steps=151")
+
+    assert not (copy / "generator").exists()
+
+
 def test_every_stage_that_redo_takes_is_done_again(copy: Path) -> None:
     """`students` and `report` were accepted and ignored."""
     redone = [stage.name for stage in STAGES if stage.in_run and not stage.not_redone]
@@ -124,7 +136,7 @@ def test_every_stage_that_redo_takes_is_done_again(copy: Path) -> None:
         "pool": "pool/plan.json",
         "ratio": "ratio/stage.json",
         "scores": "scores/stage.json",
-        "students": "students/arrays/done.json",
+        "students": "students/arrays/pool.json",
         "report": "report/report.html",
     }
     assert set(marks) == set(redone)
@@ -267,5 +279,5 @@ def test_info_lists_stages_in_the_order_in_which_they_run(finished: Path) -> Non
     """The ratio stood before the pool that it is fitted on."""
     stages = list(inspecting.info(finished, console=Console(json=True))["stages"])
 
-    assert stages == list(FOLDERS) == [stage.name for stage in STAGES]
+    assert stages == list(FOLDERS) == [s.name for s in STAGES if s.name in FOLDERS]
     assert stages.index("pool") < stages.index("ratio") < stages.index("scores")

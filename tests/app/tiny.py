@@ -81,6 +81,15 @@ def content(out: Path) -> dict[str, bytes]:
     }
 
 
+def files(out: Path) -> dict[str, bytes]:
+    """The bytes of every file of a run but the report's, which tells the time."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.relative_to(out).parts[0] not in (".lock", "report")
+    }
+
+
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Returns when the path exists; the process must not end before."""
     while not path.exists():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def test_run_json_is_merged(run):
         "test_openings": {"evaluate": 2, "report": 1},
     }
     assert expected == run.facts() == read_json(run.path / "run.json")
+
+
+def test_run_json_loses_nothing_where_several_record_at_once(run):
+    """Stages side by side end when they will."""
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(100):
+            threads.submit(run.count_test_opening, "report")
+
+    assert run.facts()["test_openings"] == {"report": 100}
 
 
 @pytest.mark.parametrize("stage", ["pool", "students/cgan-kd/seed-0", "selections/cgan-kd"])
