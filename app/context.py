@@ -1,7 +1,6 @@
 """What every stage of one run shares: folder, recipe, images, device, workers, console."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from cgankd.app.console import Console
 from cgankd.app.engine import Backend, map_jobs
 from cgankd.app.recipe import Recipe, recipe_yaml
-from cgankd.nets.device import Precision
+from cgankd.nets.device import Precision, training_threads
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.files import atomic_path, write_bytes
 from cgankd.shardset.labels import LabelSpace
@@ -122,9 +121,11 @@ class Context:
 
     @cached_property
     def threads(self) -> int:
-        """Threads of the training stages: the recipe's, else the number recorded by this run."""
+        """Threads of the training stages: the recipe's, else the number recorded by this run, else
+        that of the rule.
+        """
         recorded = self.run.facts().get("threads")
-        return self.recipe.threads or recorded or os.cpu_count() or 1
+        return self.recipe.threads or recorded or training_threads(self.image_shape[-1])
 
     @cached_property
     def precision(self) -> Precision:

@@ -187,7 +187,9 @@ class Recipe(Record):
     seed: int = Field(0, ge=0, description="split, teacher, generator, pool and ratio draw from it")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="one student per seed and arm")
     threads: int | None = Field(
-        None, ge=1, description="threads of the training stages; this machine's cores if not given"
+        None,
+        ge=1,
+        description="threads of the training stages; if not given 1, for images above 32 px 2",
     )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     teacher: TeacherRecipe

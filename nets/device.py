@@ -49,6 +49,21 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def training_threads(size: int) -> int:
+    """The threads that networks for images of `size` px are trained with on a CPU: 1, above 32 px
+    2. By this alone and never by the machine's cores, since they change bytes.
+
+    Generator steps a second with 1 and 2 threads on two cores of a Xeon kept to AVX2 (and with
+    AMX), nothing else running: 8 px 50 and 58 (55 and 62), 16 px 26 and 32 (30 and 35), 28 px 11
+    and 17 (22 and 28), 64 px 2.2 and 3.3; the second thread makes a step cost 1.6, 1.6, 1.3 (1.5)
+    and 1.25 times the processor's time. Stages stand side by side, so that a core is seldom idle;
+    beside another one, two threads made 48 steps a second instead of 47 at 8 px, 14 instead of 11
+    at 28 px, and took all but a quarter of a core from it. With OMP_WAIT_POLICY=passive, which
+    leaves more to others, two threads were slower than one at each of these sizes up to 28 px.
+    """
+    return 1 if size <= 32 else 2
+
+
 def as_images(
     pixels: Tensor | np.ndarray, layout: torch.memory_format = torch.preserve_format
 ) -> Tensor:

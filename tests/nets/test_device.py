@@ -1,10 +1,12 @@
 """Threads and pixels: what every room asks of the device."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from cgankd.nets.device import as_images, threads
+from cgankd.nets.device import as_images, threads, training_threads
 
 
 def test_threads_hold_within_the_context_and_are_given_back_after_an_error():
@@ -19,6 +21,14 @@ def test_threads_hold_within_the_context_and_are_given_back_after_an_error():
     with pytest.raises(ZeroDivisionError):
         work()
     assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+def test_the_threads_of_a_training_are_the_same_on_every_machine(monkeypatch):
+    """They change bytes, so neither cores nor the setting of this process may decide."""
+    for cores in (1, 64):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        with threads(cores):
+            assert [training_threads(size) for size in (8, 32, 33, 64)] == [1, 1, 2, 2]
 
 
 def test_both_layouts_hold_the_same_images():
