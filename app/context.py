@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, TypeAdapter
 
 from cgankd.app.console import Console
-from cgankd.app.engine import Backend, map_jobs
+from cgankd.app.engine import Backend, Workers, map_jobs
 from cgankd.app.recipe import Recipe, recipe_yaml
 from cgankd.nets.device import Precision, training_threads
 from cgankd.shardset.errors import BadInput
@@ -46,6 +46,7 @@ class Context:
     backend: Backend = "processes"
     redo: set[str] = field(default_factory=set)
     lanes_bytes: int | None = None  # of memory, where stages had processes of their own
+    _kept: Workers | None = None  # from one map to the next
     _within: float = 0.0  # seconds of stages timed within the one that is timed now
 
     @cached_property
@@ -221,6 +222,12 @@ class Context:
         with self.run.one_at_a_time():
             write_bytes(self.run.path / "recipe.yaml", recipe_yaml(self.recipe).encode())
 
+    def end_workers(self) -> None:
+        """Ends the worker processes that were kept, so that their memory is free, and known."""
+        if self._kept is not None:
+            self._kept.end()
+            self._kept = None
+
     def map(
         self,
         function: Callable[[Any], Any],
@@ -254,12 +261,17 @@ class Context:
                     on_done(len(done) - 1, done[-1])
             # One job holder a GPU: Ray gives each job one of its own, processes would share one.
             on_gpu = self.device.type == "cuda"
+            # Idle ones would hold the GPU's memory.
+            keeps = self.backend == "processes" and not on_gpu
+            if keeps and (self._kept is None or not self._kept.usable):
+                self._kept = Workers(self.workers)
             return done + map_jobs(
                 function,
                 jobs[len(done) :],
                 workers=1 if on_gpu and self.backend == "processes" else self.workers,
                 backend=self.backend,
                 gpus=1.0 if on_gpu else 0.0,
+                kept=self._kept,
                 on_done=lambda index, result: on_done(len(done) + index, result),
             )
 

@@ -31,13 +31,15 @@ def map_jobs(
     backend: Backend = "processes",
     threads: int = 1,
     gpus: float = 0.0,
+    kept: "Workers | None" = None,
     on_done: Callable[[int, Result], None] = lambda _index, _result: None,
 ) -> list[Result]:
     """The results of a function over jobs, in the jobs' order, whatever order they end in.
 
     The function and its jobs are pickled for `processes` and `ray`: a module's own function and
     plain records. `threads` is what torch uses inside one job, `gpus` the share of a GPU one job
-    holds on Ray (the other backends see every GPU). `on_done(index, result)` is called here, in
+    holds on Ray (the other backends see every GPU). `kept` are processes that are there already, of
+    their own number and threads. `on_done(index, result)` is called here, in
     this process, as each job ends. A job's own error arrives as it was raised; the first one ends
     the remaining jobs, and so does Ctrl-C. Jobs must leave whole files or none, because workers
     end at once; a worker that dies by itself is a `CgankdError` (on Ray its job is tried again).
@@ -47,6 +49,8 @@ def map_jobs(
         return []
     if backend == "serial":
         ended = _serial(function, jobs, threads)
+    elif backend == "processes" and kept is not None:
+        ended = kept.ended(function, jobs)
     elif backend == "processes":
         ended = _processes(function, jobs, workers, threads)
     else:
@@ -87,25 +91,53 @@ def _serial(function: Callable[[Any], Any], jobs: Sequence[Any], threads: int) -
 def _processes(
     function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, threads: int
 ) -> Ended:
-    # spawn: a forked child of a process with OpenMP or CUDA threads can hang.
-    context = multiprocessing.get_context("spawn")
-    # Nothing is ever sent. Workers wait for the end of this pipe, which comes when this process
-    # closes it or dies, kill -9 included: no orphan goes on writing under a later run.
-    lifeline, ours = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(
-        min(workers, len(jobs)), context, initializer=begin_worker, initargs=(lifeline, threads)
-    )
+    own = Workers(min(workers, len(jobs)), threads)
     try:
-        indices = {executor.submit(function, job): index for index, job in enumerate(jobs)}
-        for future in as_completed(indices):
-            yield indices.pop(future), future.result()
-        executor.shutdown()
-    except BrokenProcessPool:
-        raise CgankdError(KILLED) from None
+        yield from own.ended(function, jobs)
     finally:
-        ours.close()
-        executor.shutdown(cancel_futures=True)
-        lifeline.close()
+        own.end()
+
+
+class Workers:
+    """Worker processes that take jobs until they are ended; each starts when there is a job for it.
+
+    Starting one costs seconds, most of them for importing torch.
+    """
+
+    def __init__(self, count: int, threads: int = 1) -> None:
+        # spawn: a forked child of a process with OpenMP or CUDA threads can hang.
+        context = multiprocessing.get_context("spawn")
+        # Nothing is ever sent. Workers wait for the end of this pipe, which comes when this process
+        # closes it or dies, kill -9 included: no orphan goes on writing under a later run.
+        self._lifeline, self._ours = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(
+            count, context, initializer=begin_worker, initargs=(self._lifeline, threads)
+        )
+        self.usable = True
+
+    def ended(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Ended:
+        """The index and result of each job as it ends. An error, or leaving off, ends the workers
+        at once: they would work on.
+        """
+        whole = False
+        try:
+            indices = {self._executor.submit(function, job): i for i, job in enumerate(jobs)}
+            for future in as_completed(indices):
+                yield indices.pop(future), future.result()
+            whole = True
+        except BrokenProcessPool:
+            raise CgankdError(KILLED) from None
+        finally:
+            if not whole:
+                self.end()
+
+    def end(self) -> None:
+        """Ends the processes, whatever they do."""
+        if self.usable:
+            self.usable = False
+            self._ours.close()
+            self._executor.shutdown(cancel_futures=True)
+            self._lifeline.close()
 
 
 def begin_worker(lifeline: Connection, threads: int) -> None:

@@ -86,7 +86,10 @@ def opened(
             ctx.run.record(made_by=known.get("version", "an older version"))
         ctx.run.record(threads=ctx.threads, device=ctx.device.type, **machine_facts())
         torch.set_num_threads(ctx.threads)
-        yield ctx
+        try:
+            yield ctx
+        finally:
+            ctx.end_workers()
 
 
 def recipe_of_run(

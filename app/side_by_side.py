@@ -165,6 +165,7 @@ def _work(ctx: Context, connection: Connection, lifeline: Connection, yields: bo
             connection.send(("failed", error))
         else:
             connection.send(("done", (facts, ctx.redo)))
+    ctx.end_workers()
     connection.send(("done", peak_memory_bytes(ctx.workers)))
 
 

@@ -77,6 +77,7 @@ def write(ctx: Context) -> Facts:
     selection = read_table(ctx.run.selections / "cgan-kd.parquet")
     scores = read_numbered(ctx.run.scores, ("density_ratio", "teacher_error"))
     ratio = ctx.run.read_facts("ratio", RatioFacts)
+    ctx.end_workers()  # before their memory is asked for
     along, drawn = _along_the_label(ctx, selection, labels, outputs_by_arm)
     record = report_record(
         ctx.space,
