@@ -3,17 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint docs bench evidence install
+.PHONY: demo test test-long lint docs bench evidence install
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: .venv/runtime ## run the whole pipeline on scanned digits and write runs/digits/report/report.html
 	$(BIN)/cgankd run digits --out runs/digits
 
 test: install lint ## every check: format, types, import contracts, tests
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-long: install lint ## the tests that take longer as well; before a release
+	$(BIN)/python -m pytest -n $(WORKERS) -m "long or not long"
 
 lint: install ## format check, lint, types, import contracts
 	$(BIN)/ruff format --check .

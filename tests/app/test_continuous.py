@@ -151,6 +151,7 @@ def test_two_worker_processes_make_the_same_bytes(finished, tmp_path):
     assert report["arms"] == json.loads(result.stdout)["arms"]
 
 
+@pytest.mark.long  # the same stages with classes are killed in test_pipeline
 @pytest.mark.parametrize(
     "marker", ["pool/000001.json", "scores/000001.json", "selections/raw.parquet"]
 )

@@ -233,5 +233,6 @@ def test_a_dry_run_counts_neighbours_where_the_policy_goes_by_them(tmp_path, giv
     )
 
     assert ("neighbours" in told["seconds"]) == counted
-    assert told["total_seconds"] == pytest.approx(sum(told["seconds"].values()))
+    seconds = told["seconds"].values()  # some of them beside one another
+    assert max(seconds) <= told["total_seconds"] <= sum(seconds)
     assert not out.exists()

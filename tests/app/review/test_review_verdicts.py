@@ -15,6 +15,7 @@ from cgankd.app.review.subject import SCORES, open_subject
 from cgankd.curation.policies import Policy
 from cgankd.shardset.errors import BadInput
 from cgankd.shardset.pool.run_folder import RunFolder
+from cgankd.shardset.records import RatioFacts
 from cgankd.shardset.reviews import VERDICTS, Decision, ReviewSession
 from cgankd.shardset.tables import read_table, write_table
 from cgankd.shardset.testing import tiny_plan, tiny_space
@@ -175,7 +176,16 @@ def test_a_starving_label_is_named(subject):
 
 def test_a_refused_ratio_does_not_subsample(run):
     """As selecting would not, and it is said."""
-    RunFolder(run).finish_stage("ratio", {}, {"problems": ["mean ratio 0.2"]})
+    refused = RatioFacts(
+        sha256="0",
+        problems=("mean ratio 0.2",),
+        per_label=(),
+        overall={},
+        raw_mean=0.2,
+        steps=0,
+        strength=0.0,
+    )
+    RunFolder(run).finish_stage("ratio", {}, refused.model_dump(mode="json"))
     seen = preview(open_subject(run), Policy(accept=0.1, filter="none"))
 
     assert seen.selection.kept.all()
