@@ -34,9 +34,9 @@ SPEED = (
 EVIDENCE = (
     ("pools", "digits", "OUT/digits"),
     ("pools", "rotated-digits", "OUT/rotated-digits"),
-    ("score_speed", "OUT/digits/pool-0"),
-    ("search_halving", "OUT/digits/pool-0", "OUT/rotated-digits/pool-0"),
-    ("pool_making", "OUT/digits/pool-0", "--per-label", "1000"),
+    ("score_speed", "OUT/digits/pool-3"),
+    ("search_halving", "OUT/digits/pool-3", "OUT/rotated-digits/pool-3"),
+    ("pool_making", "OUT/digits/pool-3", "--per-label", "1000"),
     ("ratio_quality", "OUT/ratio"),
     ("planted_faults",),
     ("circle_of_gaussians",),
