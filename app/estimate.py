@@ -10,6 +10,7 @@ import torch
 
 from cgankd.app.console import Console, duration
 from cgankd.app.context import Context, Facts, open_device
+from cgankd.app.machine import has_matrix_instructions
 from cgankd.app.pipeline import describe
 from cgankd.app.recipe import Recipe, recipe_yaml
 from cgankd.app.stages.neighbours import needs
@@ -29,6 +30,9 @@ FEW, MORE = 2, 6  # steps, FEW twice: ten in all; the difference leaves out what
 PNG_SHARE = 0.8  # of the raw pixels' bytes, an upper bound for small photographs
 TAR_BYTES = 4 * 512 + 512  # headers and padding of one sample's three members
 ROW_BYTES = 64
+# How long a processor without AMX takes against one with it, by the generator's steps of images
+# of 8 and 28 px (benchmarks/generator_step, the same processor with its AVX2 alone).
+WITHOUT_AMX = (1.1, 1.8)
 BLOCK = 2048  # samples whose comparison with one another is timed
 
 
@@ -59,13 +63,18 @@ def dry_run(
     console.table(
         "estimate", ["stage", "time"], [[name, duration(value)] for name, value in seconds.items()]
     )
+    amx = has_matrix_instructions()
+    other = other_processor(total, amx)
     console.note(
-        f"about {duration(total)} and {disk / 1e6:,.0f} MB in {folder}; nothing was written"
+        f"about {duration(total)} here; on a processor {'without' if amx else 'with'} matrix "
+        f"instructions (AMX) {duration(other[0])} to {duration(other[1])}"
     )
+    console.note(f"about {disk / 1e6:,.0f} MB in {folder}; nothing was written")
     return {
         "recipe": recipe.model_dump(mode="json"),
         "seconds": seconds,
         "total_seconds": total,
+        "other_processor_seconds": other,
         "bytes": round(disk),
     }
 
@@ -101,6 +110,16 @@ def _seconds(ctx: Context) -> dict[str, float]:
         "students on real images": student * steps * runs[True] / ctx.workers,
         "students": student * steps * runs[False] / ctx.workers,
     }
+
+
+def other_processor(seconds: float, amx: bool) -> tuple[float, float]:
+    """Between how many and how many seconds the same takes on a processor of the other kind.
+
+    >>> [round(bound) for bound in other_processor(100.0, amx=True)]
+    [110, 180]
+    """
+    least, most = WITHOUT_AMX
+    return (seconds * least, seconds * most) if amx else (seconds / most, seconds / least)
 
 
 def side_by_side(seconds: dict[str, float], workers: int) -> float:

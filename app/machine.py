@@ -23,6 +23,14 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
+def has_matrix_instructions() -> bool:
+    """Whether networks are computed with this processor's AMX, which oneDNN may be forbidden."""
+    import torch
+
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    return torch.cpu._is_amx_tile_supported() and (not limit or "AMX" in limit.upper())
+
+
 def _commit() -> str | None:
     """The commit of the clone this package is installed from, if it is one."""
     folder = Path(__file__).parents[2]

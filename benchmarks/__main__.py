@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from cgankd.app.machine import has_matrix_instructions
+
 RESULTS = Path(__file__).parent / "results"
 SPEED = (
     ("start_up",),
@@ -80,9 +82,7 @@ def machine() -> str:
 def instructions() -> str:
     """What torch and oneDNN may use: AVX2, AVX512, or that with AMX."""
     widest = torch.backends.cpu.get_cpu_capability()
-    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-    amx = torch.cpu._is_amx_tile_supported() and (not limited or "AMX" in limited)
-    return f"{widest} AMX" if amx else widest
+    return f"{widest} AMX" if has_matrix_instructions() else widest
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cgankd.app.console import Console
-from cgankd.app.estimate import dry_run, side_by_side
+from cgankd.app.estimate import dry_run, other_processor, side_by_side
 from cgankd.app.recipe import load_recipe
 from cgankd.generator import label_embedding
 from tests.app.tiny import CONTINUOUS
@@ -45,3 +45,12 @@ def test_what_runs_beside_the_rest_adds_time_only_where_it_takes_longer(
     students = {"students on real images": on_reals, "students": 40.0}
 
     assert side_by_side({**seconds, **students}, workers=2) == pytest.approx(expected)
+
+
+def test_what_a_processor_of_the_other_kind_takes_goes_both_ways():
+    """There and back the time lies within the bounds, whichever kind this one is."""
+    least, most = other_processor(60.0, amx=True)
+
+    assert 60 < least < most
+    assert other_processor(least, amx=False)[1] == pytest.approx(60)
+    assert other_processor(most, amx=False)[0] == pytest.approx(60)
