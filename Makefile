@@ -27,7 +27,7 @@ lint: install ## format check, lint, types, import contracts
 docs: install ## rewrite docs/cli.md and the preset table from the code
 	$(BIN)/python docs/build.py
 
-bench: install ## measure every claim of speed, within a quarter of an hour on two cores
+bench: install ## measure the claims of speed that need no run, within a quarter of an hour on two cores
 	$(BIN)/python -m benchmarks speed
 
 evidence: install ## measure what curated sets are worth; takes hours

@@ -28,7 +28,8 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes; this machine's cores if not given.")
+    int | None,
+    typer.Option(min=1, help="Worker processes of a stage; this machine's cores if not given."),
 ]
 BackendOption = Annotated[str, typer.Option(help="serial, processes or ray.")]
 RedoOption = Annotated[
@@ -53,7 +54,9 @@ def _answering(json: bool) -> Iterator[Answer]:
     """What a command works with; its errors become one line and an exit code."""
     from cgankd.app.console import Console
     from cgankd.shardset.errors import CgankdError
+    from cgankd.shardset.tables import without_pandas
 
+    without_pandas()
     answer = Answer(Console(json=json))
     try:
         yield answer

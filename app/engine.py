@@ -16,7 +16,7 @@ from cgankd.shardset.errors import BadInput, CgankdError
 Backend = Literal["serial", "processes", "ray"]
 KILLED = (
     "a worker process was killed, often for want of memory; finished work is kept: run the same "
-    "command again, with a smaller --workers"
+    "command again, with a smaller --workers (1: one stage after the other)"
 )
 Ended = Generator[tuple[int, Any], None, None]  # the index and result of each job as it ends
 Job = TypeVar("Job")
@@ -146,6 +146,9 @@ def begin_worker(lifeline: Connection, threads: int) -> None:
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     import torch
 
+    from cgankd.shardset.tables import without_pandas
+
+    without_pandas()
     torch.set_num_threads(threads)
 
 

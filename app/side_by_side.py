@@ -157,15 +157,17 @@ def _work(ctx: Context, connection: Connection, lifeline: Connection, yields: bo
     begin_worker(lifeline, ctx.threads)
     if yields:
         os.nice(NICENESS)
-    while (given := connection.recv()) is not None:
-        stage, ctx.redo = given
-        try:
-            facts = work_on(ctx, stage)
-        except (CgankdError, OSError) as error:
-            connection.send(("failed", error))
-        else:
-            connection.send(("done", (facts, ctx.redo)))
-    ctx.end_workers()
+    try:
+        while (given := connection.recv()) is not None:
+            stage, ctx.redo = given
+            try:
+                facts = work_on(ctx, stage)
+            except (CgankdError, OSError) as error:
+                connection.send(("failed", error))
+            else:
+                connection.send(("done", (facts, ctx.redo)))
+    finally:
+        ctx.end_workers()  # or Python would wait for them before it shows an error of ours
     connection.send(("done", peak_memory_bytes(ctx.workers)))
 
 

@@ -76,14 +76,13 @@ class StudentJob:
 
     def figures(self, tenths: int = EVALUATIONS) -> Facts | None:
         """Its validation figures after so many tenths of the steps, as far as it was trained at
-        least; None where it diverged, be it later.
+        least; None where it had diverged by then.
         """
-        if self.is_done:
-            figures = read_json(self.folder / "done.json")["figures"]
-            if figures is None or tenths == EVALUATIONS:
-                return figures
-        row = self._rows()[self.step_at(tenths)]
-        return {name: row[name] for name in row if name not in HISTORY}
+        if tenths == EVALUATIONS:
+            return read_json(self.folder / "done.json")["figures"]
+        # Also of a job that diverged later: what is dropped must not depend on what came after.
+        row = self._rows().get(self.step_at(tenths))
+        return None if row is None else {name: row[name] for name in row if name not in HISTORY}
 
     def reached(self, tenths: int) -> bool:
         """Whether it is trained as far."""

@@ -1,8 +1,8 @@
 """Runs the benchmarks of the README one after the other: `python -m benchmarks speed|evidence`.
 
-`speed` measures every claim of speed within a quarter of an hour on two cores, `evidence` what
-curated sets are worth, which takes hours. What the scripts print is also written to
-`benchmarks/results/`, with the date, the processor and its instruction set.
+`speed` measures the claims of speed that need no finished run, within a quarter of an hour on two
+cores; `evidence` makes runs and measures what curated sets are worth, which takes hours. What the
+scripts print is also written to `benchmarks/results/`, with date, processor and instruction set.
 """
 
 import argparse

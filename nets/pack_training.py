@@ -115,7 +115,7 @@ def train_pack(
         if method is None:
             each = label_loss(outputs, batch.targets, config.regression_loss)
         else:
-            each = method.loss(Step(batch, outputs, pack.member(0)))
+            each = method.loss(Step(batch, outputs, network=None))
         means = each.view(MEMBERS, -1).mean(1)
         losses.append(means.detach())
         return means.sum()  # a member's gradient is that of its own mean

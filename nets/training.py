@@ -57,12 +57,13 @@ class StudentTraining(BaseModel):
 @dataclass(frozen=True)
 class Step:
     """What a method sees of a step: the batch, with the teacher's logits where it needs them, the
-    network with its outputs `[b, outputs]`, and the module that the method built.
+    network with its outputs `[b, outputs]`, and the module that the method built. There is no
+    one network in a pack (`nets.pack`).
     """
 
     batch: Batch
     outputs: Tensor
-    network: Network
+    network: Network | None
     module: nn.Module | None = None
 
 

@@ -21,9 +21,10 @@ ROW_GROUP_ROWS = 1 << 16
 
 @cache
 def without_pandas() -> None:
-    """Has pyarrow take pandas for absent, unless it is there already: to see whether an array is
-    one of its own, pyarrow would import it, a quarter of what torch takes. What asks for pandas by
-    name still gets it.
+    """Has pyarrow take pandas for absent in this process, unless it is there already: to see
+    whether an array is one of its own, pyarrow would import it, a quarter of what torch takes.
+    `to_pandas` still works, but a pandas series is then no array of nulls: only commands of ours
+    call this, no function that others may call in a process of theirs.
     """
     if "pandas" not in sys.modules:
         sys.modules["pandas"] = None  # type: ignore[assignment]  # how Python marks the absent
@@ -46,7 +47,6 @@ def write_table(
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> None:
     """Writes a table atomically, with `metadata` (any JSON value) in the file's own metadata."""
-    without_pandas()
     if metadata is not None:
         entries = {**(table.schema.metadata or {}), METADATA_KEY: canonical_json(metadata)}
         table = table.replace_schema_metadata(entries)
@@ -62,7 +62,6 @@ def write_table(
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A table, or some of its columns; `CorruptShard` names a missing, cut or foreign file."""
-    without_pandas()
     try:
         file = pq.ParquetFile(path)
         absent = sorted(set(columns or ()) - set(file.schema_arrow.names))

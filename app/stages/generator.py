@@ -24,6 +24,8 @@ def fields_of(ctx: Context) -> Facts:
         "seed": ctx.recipe.seed,
         "generator": recipe.model_dump(mode="json"),
     }
+    if recipe.training.keep_best is None:  # as in the markers of runs from before it was there
+        del fields["generator"]["training"]["keep_best"]
     if recipe.weights is not None and Path(recipe.weights).is_file():
         fields["weights_sha256"] = sha256_file(Path(recipe.weights))
     return fields

@@ -31,7 +31,7 @@ from cgankd.student.evaluate import predictions
 from cgankd.student.methods import method_named
 
 METRICS = {"classification": "accuracy", "regression": "mae"}
-HALFWAY = 4  # tenths of the steps after which the better half of the learning rates goes on
+HALVED_AT = 4  # tenths of the steps after which the better half of the learning rates goes on
 
 Setting = tuple[int, float]  # steps and learning rate
 Grid = Mapping[Setting, Sequence[StudentJob]]  # the jobs of each, one a search seed
@@ -126,7 +126,7 @@ class ArmSearch:
         grids = {name: self.grid(name) for name in names}
         while grids:
             rivals = {name: grid for name, grid in grids.items() if _has_rivals(grid)}
-            self.train(_jobs(rivals), f"{title}: rates", HALFWAY)
+            self.train(_jobs(rivals), f"{title}: rates", HALVED_AT)
             left = {**grids, **{name: self._better(grid) for name, grid in rivals.items()}}
             self.train(_jobs(left), title)
             # Where all that went on diverged after all, what was dropped for it is tried.
@@ -144,7 +144,7 @@ class ArmSearch:
         kept: list[Setting] = []
         for steps in dict.fromkeys(steps for steps, _ in grid):
             rivals = {setting: jobs for setting, jobs in grid.items() if setting[0] == steps}
-            figures = {s: [job.figures(HALFWAY) for job in jobs] for s, jobs in rivals.items()}
+            figures = {s: [job.figures(HALVED_AT) for job in jobs] for s, jobs in rivals.items()}
             kept += promising(figures, images)
         return {setting: grid[setting] for setting in kept}
 

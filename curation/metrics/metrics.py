@@ -83,7 +83,7 @@ def vendi_score(features: np.ndarray) -> float:
 
     The exponential of the entropy of the eigenvalues of XᵀX/n, rows of X at unit length: the
     covariance form, which costs n·d² where the kernel form costs n³ (Friedman & Dieng, 2023, arXiv
-    2210.02410). In the features' precision: float32 agrees with float64 to 10⁻⁶. `BadInput` for
+    2210.02410). In the features' precision: float32 agrees with float64 to 3 · 10⁻⁵. `BadInput` for
     features that are not finite or all 0.
     """
     from scipy.linalg import eigvalsh  # NumPy's takes float32 for float64

@@ -23,7 +23,7 @@ from cgankd.shardset.errors import CorruptShard, StaleStage
 from cgankd.shardset.files import atomic_path, read_json, sha256_file, write_json
 from cgankd.shardset.images import BadImage, decode_pngs
 from cgankd.shardset.pool.tar import BLOCK, RECORD, padded, tar_headers
-from cgankd.shardset.tables import read_table, table_name, without_pandas, write_table
+from cgankd.shardset.tables import read_table, table_name, write_table
 
 FORMAT_VERSION = 1
 FLUSH_BYTES = 1 << 18  # less than a batch, which is then written without another copy
@@ -192,7 +192,6 @@ class PoolShardWriter:
             view = view[os.write(self._tar.fileno(), view) :]
 
     def _table(self) -> pa.Table:
-        without_pandas()
         if not self._rows["key"]:
             raise ValueError(f"shard {self.index} has no samples")
         types = {"key": pa.int64(), "png_offset": pa.int64(), "png_length": pa.int64()}

@@ -63,6 +63,12 @@ def die(ctx: Context) -> Facts:
     return {}
 
 
+def err(ctx: Context) -> Facts:
+    """Has a bug, after its workers have done something."""
+    ctx.map(abs, [-1, -2], "jobs")
+    raise ValueError("a bug")
+
+
 def long(ctx: Context) -> Facts:
     """Is ended."""
     (ctx.run.path / "long").write_text(str(os.getpid()))
@@ -126,6 +132,12 @@ def test_a_killed_stage_is_an_error_with_advice(ctx: Any) -> None:
     """It does not hang the run."""
     with pytest.raises(CgankdError, match=r"killed.*smaller --workers"):
         run_side_by_side(ctx, [Stage("die", die), Stage("long", long)])
+
+
+def test_an_error_of_our_own_ends_the_run_though_workers_are_kept(ctx: Any) -> None:
+    """Its traceback is shown by the stage's own process."""
+    with pytest.raises(CgankdError, match=r"^err met an error of cgankd's own, shown above$"):
+        run_side_by_side(ctx, [Stage("err", err), Stage("long", long)])
 
 
 def test_every_stage_comes_after_its_inputs_in_the_list() -> None:

@@ -8,7 +8,11 @@ import pytest
 
 from cgankd.app import pipeline
 from cgankd.app.console import Console
-from cgankd.shardset.files import read_json
+from cgankd.app.context import write_metrics
+from cgankd.app.student_jobs import StudentJob
+from cgankd.nets.training import StudentTraining
+from cgankd.shardset.files import fingerprint, read_json, write_json
+from cgankd.shardset.testing import tiny_space
 from tests.app.tiny import released_run
 
 ARMS = "arms=[no-kd, no-kd-equal-compute, cgan-kd, hinton]"
@@ -59,3 +63,32 @@ def test_a_hopeless_rate_is_dropped_and_a_student_trained_again_alone_is_the_sam
     for name in ("done.json", "model.safetensors"):  # as if killed before it was done
         (folders / kept[1] / name).unlink()
     assert trained(out, setting) == students
+
+
+def test_what_a_rate_was_worth_on_the_way_is_the_same_after_it_diverged(tmp_path: Path) -> None:
+    """Else a second search would drop other rates than the first."""
+    job = StudentJob(
+        arrays=tmp_path,
+        selection=None,
+        reals="budget",
+        training=StudentTraining(steps=20),
+        method=None,
+        space=tiny_space(2),
+        seed=0,
+        init=None,
+        teacher=None,
+        folder=tmp_path,
+        facts={},
+        device="cpu",
+        precision="float32",
+        fields={"pack": None},
+    )
+    rows = [{"step": step, "loss": 1.0, "accuracy": 10.0 * step} for step in (2, 4, 6, 8)]
+    write_metrics(tmp_path, rows)
+    before = job.figures(tenths=4)
+    write_json(tmp_path / "done.json", {"fingerprint": fingerprint(job.fields), "figures": None})
+
+    assert job.is_done
+    assert job.figures(tenths=4) == before == {"accuracy": 80.0}
+    assert job.figures(tenths=5) is None  # by then it had diverged
+    assert job.figures() is None
