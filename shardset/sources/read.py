@@ -18,7 +18,8 @@ from cgankd.shardset.errors import SourceError
 from cgankd.shardset.files import canonical_json
 from cgankd.shardset.images import BadImage, pixel_sha256
 from cgankd.shardset.labels import LabelSettings, LabelSpace
-from cgankd.shardset.sources.arrays import list_digits, list_h5, list_idx, list_rotated_digits
+from cgankd.shardset.sources.arrays import list_h5, list_idx
+from cgankd.shardset.sources.digits import list_digits, list_rotated_digits
 from cgankd.shardset.sources.folder import list_folder, list_numbered_folder
 from cgankd.shardset.sources.hub import SourceColumns, list_hub
 from cgankd.shardset.sources.listing import (

@@ -28,3 +28,12 @@ def test_latents_of_a_pool_need_no_scipy() -> None:
         "latents(0, 0, 4, 4)\nassert 'scipy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_digits_are_read_without_scikit_learn() -> None:
+    """Its import would take longer than everything else that reading them does."""
+    script = (
+        "import sys\nfrom cgankd.shardset.sources.digits import list_digits\n"
+        "assert len(list_digits().ids) == 1797\nassert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

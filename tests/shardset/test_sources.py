@@ -11,6 +11,7 @@ from PIL import Image
 
 from cgankd.shardset.errors import SourceError
 from cgankd.shardset.images import encode_png, pixel_sha256
+from cgankd.shardset.sources.digits import scanned_digits
 from cgankd.shardset.sources.read import SourceColumns, read_source
 from tests.shardset.source_files import (
     by_id,
@@ -39,6 +40,18 @@ def test_digits_are_the_1797_scans_with_sixteen_grey_steps() -> None:
     assert np.array_equal(np.rint(reals.pixels[:, 0] / 255 * 16), scans.images[rows])
     assert (reals.pixels.min(), reals.pixels.max()) == (0, 255)
     assert (reals.is_test, reals.rejected, reals.cropped, reals.revision) == (None, (), 0, None)
+
+
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    """The same values of the same types, read without importing it."""
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    images, labels = scanned_digits()
+
+    assert (images.dtype, labels.dtype) == (scans.images.dtype, scans.target.dtype)
+    assert images.tobytes() == scans.images.tobytes()
+    assert labels.tobytes() == scans.target.tobytes()
 
 
 def test_images_stand_in_the_order_of_their_content() -> None:
