@@ -15,7 +15,7 @@ from cgankd.shardset.files import derive_seed, fingerprint
 from cgankd.shardset.identity import pool_id
 from cgankd.shardset.labels import ContinuousLabels
 from cgankd.shardset.pool.plan import PLAN_VERSION, Plan, make_plan, read_plan, write_plan
-from cgankd.shardset.pool.shards import read_shard
+from cgankd.shardset.pool.shards import marker_of, read_shard
 from cgankd.shardset.records import GeneratorFacts, PoolFacts
 from cgankd.shardset.release.manifest import write_pool_manifest
 
@@ -69,13 +69,14 @@ def produce(ctx: Context, more: Mapping[int, int] | Mapping[float, int] | None =
         for spec in plan.shards
     ]
     sizes = [spec.count for spec in plan.shards]
+    new = {job.index for job in jobs if marker_of(ctx.run.pool, job.index) is None}
     ctx.map(produce_shard, jobs, "pool", sizes=sizes, small=ctx.few_pixels(plan.count))
     facts = PoolFacts(
         pool_id=plan.pool_id,
         samples=plan.count,
         rounds=len(plan.rounds),
         shards=len(plan.shards),
-        manifest_sha256=write_pool_manifest(ctx.run.pool, plan),
+        manifest_sha256=write_pool_manifest(ctx.run.pool, plan, made=new),
         libraries={name: version(name) for name in PIXEL_LIBRARIES},
     )
     return ctx.finish("pool", fields, facts)

@@ -115,8 +115,7 @@ class PoolShardWriter:
         ]
         self._append(b"".join(samples))
         lengths = [len(png or b"") for png in pngs]
-        statuses = [status] * len(keys)
-        values = (keys, labels, conditions, offsets, lengths, pixel_sha256s, statuses)
+        values = (keys, labels, conditions, offsets, lengths, pixel_sha256s, [status] * len(keys))
         for column, more in zip(rows.values(), values, strict=True):
             column.extend(more)
 
@@ -230,7 +229,7 @@ def is_done(folder: Path, index: int, fingerprint: str) -> bool:
 
 def verify_shard(folder: Path, index: int) -> dict[str, Any]:
     """The marker of a shard whose every byte is as the marker says; else `CorruptShard`."""
-    marker = _checked_marker(folder, index)
+    marker = checked_marker(folder, index)
     for part, name in _parts(index).items():
         if sha256_file(folder / name) != marker[part]["sha256"]:
             raise _corrupt(folder, index, f"{name} has other bytes than its marker says")
@@ -242,7 +241,7 @@ def read_shard(folder: Path, index: int) -> tuple[np.ndarray, pa.Table]:
 
     Failed samples (status other than "ok") are black, so that pixels and rows keep step.
     """
-    _checked_marker(folder, index)
+    checked_marker(folder, index)
     rows = read_table(folder / table_name(index))
     data = memoryview((folder / tar_name(index)).read_bytes())
     offsets, lengths = (rows[name].to_numpy() for name in ("png_offset", "png_length"))
@@ -286,7 +285,8 @@ def _wrong_sizes(folder: Path, index: int, marker: Mapping[str, Any]) -> list[st
     return wrong
 
 
-def _checked_marker(folder: Path, index: int) -> dict[str, Any]:
+def checked_marker(folder: Path, index: int) -> dict[str, Any]:
+    """The marker of a shard whose files have the sizes that it says; else `CorruptShard`."""
     marker = marker_of(folder, index)
     if marker is None:
         raise _corrupt(folder, index, "has no marker, so it was never finished")

@@ -5,7 +5,7 @@ Nothing here depends on the clock or the machine, so the sha256 of a manifest na
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from cgankd.shardset.errors import CorruptShard, ReleaseError
 from cgankd.shardset.files import canonical_json, write_bytes
 from cgankd.shardset.labels import LabelSpace
 from cgankd.shardset.pool.plan import Plan
-from cgankd.shardset.pool.shards import verify_shard
+from cgankd.shardset.pool.shards import checked_marker, verify_shard
 from cgankd.shardset.records import CheckSummary, Record
 
 POOL_FORMAT_VERSION = 1
@@ -228,13 +228,14 @@ def salted_hashes(pixel_hashes: Iterable[str], salt: str) -> list[str]:
     )
 
 
-def write_pool_manifest(pool: Path, plan: Plan) -> str:
+def write_pool_manifest(pool: Path, plan: Plan, made: Collection[int] = ()) -> str:
     """The sha256 of the `manifest.json` written to a finished pool: its plan and its shards.
 
-    Reads every byte of the pool; `CorruptShard` names the first shard that is not as its marker
-    says.
+    Reads every byte of the pool but those of shards that were `made` just now: their writer
+    has hashed them, and sizes are compared. `CorruptShard` names the first shard that is not as its
+    marker says.
     """
-    data = pool_manifest(pool, plan)
+    data = pool_manifest(pool, plan, made)
     write_bytes(pool / "manifest.json", data)
     return hashlib.sha256(data).hexdigest()
 
@@ -252,11 +253,12 @@ def verify_pool(pool: Path, plan: Plan, manifest_sha256: str | None) -> None:
         )
 
 
-def pool_manifest(pool: Path, plan: Plan) -> bytes:
+def pool_manifest(pool: Path, plan: Plan, made: Collection[int] = ()) -> bytes:
     """The JSON of a pool's plan and shards; `CorruptShard` as `write_pool_manifest` raises it."""
     shards = []
     for spec in plan.shards:
-        marker = verify_shard(pool, spec.index)
+        check = checked_marker if spec.index in made else verify_shard
+        marker = check(pool, spec.index)
         if (marker["first_key"], marker["count"]) != (spec.first_key, spec.count):
             raise CorruptShard(
                 f"shard {spec.index:06d} in {pool} holds {marker['count']} samples from key "

@@ -14,7 +14,7 @@ from PIL import Image
 from cgankd.app import evaluating, pipeline, train_from_release
 from cgankd.app.console import Console
 from cgankd.app.recipe import without_place
-from cgankd.shardset.errors import BadInput
+from cgankd.shardset.errors import BadInput, CorruptShard
 from cgankd.shardset.pool.plan import read_plan, write_plan
 from cgankd.shardset.tables import read_numbered, read_table
 from tests.app.test_bad_input import refused
@@ -310,3 +310,19 @@ def test_a_killed_top_up_is_finished_by_the_next_run(finished, tmp_path):
     facts = pipeline.stage("pool", copy, console=Console(), backend="serial")
 
     assert facts["samples"] == more.count
+
+
+def test_a_top_up_reads_what_an_earlier_run_made(finished, tmp_path):
+    """A shard that has changed since is named, whatever shards are made now."""
+    out, _ = finished
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(out), str(copy)], check=True)
+    plan = read_plan(copy / "pool" / "plan.json")
+    write_plan(copy / "pool" / "plan.json", plan.topped_up(dict.fromkeys(plan.planned, 2)))
+    tar = copy / "pool" / "000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[-1] ^= 1
+    tar.write_bytes(data)
+
+    with pytest.raises(CorruptShard, match=r"000000\.tar has other bytes"):
+        pipeline.stage("pool", copy, console=Console(), backend="serial")

@@ -364,6 +364,26 @@ def test_the_pool_manifest_names_plan_and_shards(tmp_path):
         write_pool_manifest(tmp_path / "a", plan.topped_up({0: 1}))
 
 
+def test_the_pool_manifest_reads_again_what_was_not_made_just_now(tmp_path):
+    """A shard from an earlier run is hashed; of one that its writer has just hashed sizes and
+    marker are looked at, and the manifest is the same.
+    """
+    plan = write_tiny_pool(tmp_path)
+    whole = (tmp_path / "manifest.json").read_bytes()
+    tar = tmp_path / "000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[-1] ^= 1
+    tar.write_bytes(data)
+
+    write_pool_manifest(tmp_path, plan, made=[1])
+    assert (tmp_path / "manifest.json").read_bytes() == whole
+    with pytest.raises(CorruptShard, match=r"000001\.tar has other bytes than its marker says"):
+        write_pool_manifest(tmp_path, plan, made=[0, 2])
+    tar.write_bytes(data[:-1])
+    with pytest.raises(CorruptShard, match=r"000001\.tar has \d+ bytes, its marker says"):
+        write_pool_manifest(tmp_path, plan, made=[1])
+
+
 def test_salted_hashes_answer_only_with_the_salt():
     """Sorted, short, and other ones for each salt."""
     hashes = ["a" * 64, "b" * 64]
