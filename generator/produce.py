@@ -1,7 +1,7 @@
 """Seeds and labels in, shards out: one job makes one shard, anywhere and in any order."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -98,13 +98,13 @@ def generate(
 
 
 def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob) -> None:
-    """Adds every sample of a shard. One thread beside the network's draws the next latents and
-    writes the last PNGs; it is one, so that the order is kept.
+    """Adds every sample of a shard. Beside the network the next latents are drawn and the last PNGs
+    are written.
     """
     device = torch.device(job.device)
     network = _network(job)
     batches = _batches(plan, spec)
-    with ThreadPoolExecutor(1) as beside:
+    with _beside(device) as beside:
         drawn, added = beside.submit(network.draws, plan.seed, batches[0][0]), None
         for (keys, labels), following in zip_longest(batches, batches[1:]):
             draws = drawn.result()
@@ -116,6 +116,22 @@ def _fill(writer: PoolShardWriter, plan: Plan, spec: ShardSpec, job: ProduceJob)
             added = beside.submit(_add, writer, plan, keys, labels, pixels)
         if added is not None:
             added.result()
+
+
+class _AtOnce(Executor):
+    """Has done what is submitted when it returns."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+def _beside(device: torch.device) -> Executor:
+    """What works beside a network on `device`: one thread, so that the order is kept; beside a
+    CPU's none, as every core has a worker and threads that wait for each other cost time.
+    """
+    return _AtOnce() if device.type == "cpu" else ThreadPoolExecutor(1)
 
 
 _loaded: dict[tuple[str, str, Path], Generator] = {}

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +110,20 @@ def test_order_and_process_change_no_byte(
         pool.map(produce_shard, jobs(generator_folder, tmp_path / "backwards", plan)[::-1])
 
     assert hashes(tmp_path / "forwards") == hashes(tmp_path / "backwards")
+
+
+def test_a_thread_beside_the_network_changes_no_byte(
+    generator_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a GPU, where latents and PNGs are made while the network works."""
+    plan = plan_of()
+    for job in jobs(generator_folder, tmp_path / "without", plan):
+        produce_shard(job)
+    monkeypatch.setattr("cgankd.generator.produce._beside", lambda device: ThreadPoolExecutor(1))
+    for job in jobs(generator_folder, tmp_path / "with", plan):
+        produce_shard(job)
+
+    assert hashes(tmp_path / "without") == hashes(tmp_path / "with")
 
 
 def test_a_top_up_leaves_old_shards_alone(generator_folder: Path, tmp_path: Path) -> None:
