@@ -23,6 +23,7 @@ SPEED = (
     ("generator_step",),
     ("side_by_side",),
     ("produce_speed",),
+    ("produce_speed", "--recipe", "fashion-mnist", "--size", "28"),
     ("produce_speed", "--recipe", "rotated-digits", "--size", "16"),
     ("metrics_speed",),
     ("student_steps",),

@@ -6,8 +6,6 @@ first of the two needs torchvision. Both sides get the same float32 features, al
 process on one thread, and the least processor time of each counts.
 """
 
-import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -15,6 +13,7 @@ from scipy.linalg import eigvalsh
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
+from benchmarks.processor_time import least
 from cgankd.curation.metrics.fidelity import frechet_distance
 from cgankd.curation.metrics.metrics import vendi_score
 
@@ -59,24 +58,13 @@ def main() -> None:
                 ("FID", partial(frechet_distance, first, second), partial(fid, first, second)),
                 ("Vendi", partial(vendi_score, first), partial(vendi, first)),
             ):
-                (value, seconds), (expected, theirs) = best(ours, library)
+                (value, seconds), (expected, theirs) = least(ROUNDS, ours, library)
                 what = f"{name} of {samples:,} × {width}"
                 print(f"{what}: {value:.6g} in {1e3 * seconds:.1f} ms, the library says", end=" ")
                 print(f"{expected:.6g} in {1e3 * theirs:.1f} ms")
                 ratios.append((what, seconds / theirs))
     for what, ratio in ratios:
         print(f"ratio {what:24} {ratio:5.2f}  (demanded: at most 1.00)")
-
-
-def best(*sides: Callable[[], float]) -> list[tuple[float, float]]:
-    """What each side says, and the least of its processor seconds over alternating rounds."""
-    said = [(0.0, float("inf"))] * len(sides)
-    for _ in range(ROUNDS):
-        for index, side in enumerate(sides):
-            start = time.process_time()
-            value = side()
-            said[index] = value, min(said[index][1], time.process_time() - start)
-    return said
 
 
 if __name__ == "__main__":

@@ -15,25 +15,14 @@ networks; counted is the processor time of all processes, start-up included.
 
 import argparse
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
+
+from benchmarks.processor_time import spent
 
 PUBLISHED_BURN_IN = 5  # times the images kept of a class: 5,000 for 1,000
 BATCH = 250
-
-
-def spent(*command: str) -> tuple[float, str]:
-    """Processor seconds of a command and all its processes, and what it printed."""
-    before = getrusage(RUSAGE_CHILDREN)
-    said = subprocess.run(
-        [sys.executable, "-m", *command], check=True, stdout=subprocess.PIPE, text=True
-    )
-    after = getrusage(RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, said.stdout
 
 
 def networks(run: Path):
@@ -152,9 +141,9 @@ def main() -> None:
             shutil.copytree(options.run / part, run / part)
         for file in ("recipe.yaml", "run.json"):
             shutil.copy(options.run / file, run / file)
-        make = ("cgankd.app", "produce", name, "--set", f"pool.per_label={count}")
-        produced, scored = spent(*make)[0], spent("cgankd.app", "score", name)[0]
-        common = (this, name, "--per-label", str(count), "--side")
+        make = ("-m", "cgankd.app", "produce", name, "--set", f"pool.per_label={count}")
+        produced, scored = spent(*make)[0], spent("-m", "cgankd.app", "score", name)[0]
+        common = ("-m", this, name, "--per-label", str(count), "--side")
         whole, said = spent(*common, "bare")
         keep = count * 45 // 100  # half pass the ratio, nine tenths of them the teacher
         burnt, _ = spent(*common, f"published,{PUBLISHED_BURN_IN * keep},{keep}")
