@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from cgankd.shardset.errors import BadInput, CgankdError
@@ -98,6 +99,16 @@ def _processes(
         own.end()
 
 
+def spawning() -> SpawnContext:
+    """How processes are begun: a forked child of one with OpenMP or CUDA threads can hang.
+
+    Workers end at once when this process does; what semaphores they leave, Python's tracker takes
+    away, and need not say so after the last line of ours.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    return multiprocessing.get_context("spawn")
+
+
 class Workers:
     """Worker processes that take jobs until they are ended; each starts when there is a job for it.
 
@@ -105,8 +116,7 @@ class Workers:
     """
 
     def __init__(self, count: int, threads: int = 1) -> None:
-        # spawn: a forked child of a process with OpenMP or CUDA threads can hang.
-        context = multiprocessing.get_context("spawn")
+        context = spawning()
         # Nothing is ever sent. Workers wait for the end of this pipe, which comes when this process
         # closes it or dies, kill -9 included: no orphan goes on writing under a later run.
         self._lifeline, self._ours = context.Pipe(duplex=False)

@@ -5,7 +5,6 @@ take one stage after the other; a lane says here what its stages say, and ends w
 does.
 """
 
-import multiprocessing
 import os
 import signal
 import time
@@ -20,15 +19,13 @@ from pydantic import BaseModel
 
 from cgankd.app.console import DRAW_SECONDS
 from cgankd.app.context import Context, Facts
-from cgankd.app.engine import KILLED, begin_worker
+from cgankd.app.engine import KILLED, begin_worker, spawning
 from cgankd.app.machine import peak_memory_bytes
 from cgankd.app.stages import Stage
 from cgankd.nets.device import Progress
 from cgankd.shardset.errors import CgankdError
 
 NICENESS = 10  # of a lane whose stages let those beside them go first
-
-spawn = multiprocessing.get_context("spawn")  # as the engine's workers
 
 
 def work_on(ctx: Context, stage: Stage) -> Facts:
@@ -66,6 +63,7 @@ class _Lane:
 
     def __init__(self, ctx: Context, lifeline: Connection, yields: bool) -> None:
         self.console, self.yields, self.busy = ctx.console, yields, False
+        spawn = spawning()
         self.connection, theirs = spawn.Pipe()
         there = copy(ctx)  # with the images, which were read already
         there.console = _Relay(theirs)  # type: ignore[assignment]
@@ -141,7 +139,7 @@ def _lanes(ctx: Context) -> Iterator[_Lanes]:
     """Lanes that are gone afterwards, also where this process is killed."""
     # Nothing is ever sent: when this process closes the pipe or dies, the lanes end, and with
     # them their workers.
-    lifeline, ours = spawn.Pipe(duplex=False)
+    lifeline, ours = spawning().Pipe(duplex=False)
     lanes = _Lanes(ctx, lifeline)
     try:
         yield lanes
