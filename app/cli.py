@@ -1,15 +1,11 @@
 """The command line: a command is one function with its options, which calls the one that works."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from cgankd.app.console import Console
+from cgankd.app.answering import answering
 
 app = typer.Typer(
     name="cgankd",
@@ -41,38 +37,6 @@ OfflineOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@dataclass
-class Answer:
-    """Where a command prints, and what it gives to `--json`."""
-
-    console: "Console"
-    result: dict[str, Any] = field(default_factory=dict)
-
-
-@contextmanager
-def _answering(json: bool) -> Iterator[Answer]:
-    """What a command works with; its errors become one line and an exit code."""
-    from cgankd.app.console import Console
-    from cgankd.shardset.errors import CgankdError
-    from cgankd.shardset.tables import without_pandas
-
-    without_pandas()
-    answer = Answer(Console(json=json))
-    try:
-        yield answer
-    except CgankdError as error:
-        answer.console.error(str(error))
-        raise typer.Exit(error.exit_code) from None
-    except OSError as error:
-        answer.console.error(f"{error.filename or 'operating system'}: {error.strerror or error}")
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        answer.console.error("interrupted; run the same command again to continue")
-        raise typer.Exit(1) from None
-    if json:
-        answer.console.result(answer.result)
-
-
 @app.command()
 def run(
     recipe: RecipeArgument,
@@ -88,7 +52,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Run the whole pipeline, from real images to the report. To resume, run it again."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import pipeline
 
         answer.result = pipeline.run(
@@ -119,7 +83,7 @@ def _stage_command(name: str, function: str, help_: str) -> None:
         redo: RedoOption = [],
         json: JsonOption = False,
     ) -> None:
-        with _answering(json) as answer:
+        with answering(json) as answer:
             from cgankd.app import pipeline
 
             answer.result = pipeline.stage(
@@ -159,7 +123,7 @@ def select(
     json: JsonOption = False,
 ) -> None:
     """Decide which samples to keep, from tables alone; every drop has a reason."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import pipeline
 
         answer.result = pipeline.select(run, name=name, overrides=set_, console=answer.console)
@@ -176,7 +140,7 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Write check/check.html on a selection; exit 1 beyond the recipe's check thresholds."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import pipeline
 
         answer.result = pipeline.check(
@@ -207,7 +171,7 @@ def diff(
     """Show what changed between two releases or selections: samples with the reasons, counts,
     labels, columns, policy, recipe, weights and metrics.
     """
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import diff
 
         answer.result = diff.diff(before, after, from_=from_, to=to, console=answer.console)
@@ -228,7 +192,7 @@ def review(
     json: JsonOption = False,
 ) -> None:
     """Look at samples in a browser, judge them, try policies, compare and release."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app.review.served import serve
 
         answer.result = serve.serve(
@@ -256,7 +220,7 @@ def regenerate(
     json: JsonOption = False,
 ) -> None:
     """Make samples again from their rows and the generator's weights, and compare the pixels."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import regenerating
 
         answer.result = regenerating.regenerate(
@@ -295,7 +259,7 @@ def release(
     What is known of the real set goes into the card: --set card.license=cc-by-4.0, card.citation,
     card.homepage; --set release.generator_repo=user/name says where the generator is published.
     """
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import pipeline
 
         answer.result = pipeline.release(
@@ -319,7 +283,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Compare every file with the manifest; exit 1 where anything was changed."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import inspecting
 
         answer.result = inspecting.verify(spec, offline=offline, console=answer.console)
@@ -351,7 +315,7 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Put a release on the Hub as one version. If it was interrupted, run it again."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import publishing
 
         answer.result = publishing.publish_release(
@@ -375,7 +339,7 @@ def pull(
     json: JsonOption = False,
 ) -> None:
     """Fetch a verified copy of a release into a plain folder."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import publishing
 
         answer.result = publishing.pull(spec, out=out, offline=offline, console=answer.console)
@@ -406,7 +370,7 @@ def train_student(
     json: JsonOption = False,
 ) -> None:
     """Train one student from a release. To resume, run it again."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import train_from_release
 
         answer.result = train_from_release.train(
@@ -432,7 +396,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Measure a trained network on a source's test images; keep it in evaluation.json."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import evaluating
 
         answer.result = evaluating.evaluate(
@@ -456,7 +420,7 @@ def publish_student(
     json: JsonOption = False,
 ) -> None:
     """Put a student's weights, config and card on the Hub as one version."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import publishing
 
         answer.result = publishing.publish_student(
@@ -475,7 +439,7 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Show what a folder holds and which stages are done."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import inspecting
 
         answer.result = inspecting.info(path, console=answer.console)
@@ -487,7 +451,7 @@ def recipes(
     json: JsonOption = False,
 ) -> None:
     """List the presets, or print one."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import inspecting
 
         answer.result = inspecting.recipes(name=name, console=answer.console)
@@ -496,7 +460,7 @@ def recipes(
 @app.command("doctor")
 def doctor(json: JsonOption = False) -> None:
     """Check this machine: versions, device, threads, disk, extras."""
-    with _answering(json) as answer:
+    with answering(json) as answer:
         from cgankd.app import inspecting
 
         answer.result = inspecting.doctor(console=answer.console)
