@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgankd.nets.batches import Batch, Batches, Teacher, TrainingData
+from cgankd.nets.batches import Batch, Teacher, TrainingData
 from cgankd.nets.checkpoint import Checkpoint, Parts
 from cgankd.nets.device import Precision, placed, precise
 from cgankd.nets.losses import label_loss
@@ -22,8 +22,10 @@ from cgankd.nets.training import (
     Shapes,
     Step,
     StudentTraining,
+    batches_of,
     evenly,
     first_network,
+    history_row,
     lag,
     learning_rate,
 )
@@ -103,11 +105,9 @@ def train_pack(
     row_at, evaluate_at = evenly(config.steps, ROWS), evenly(config.steps, EVALUATIONS)
     ended: dict[int, TrainingDiverged] = {}
 
-    def rates(step: int) -> list[float]:
-        return [learning_rate(member.config, step - 1) for member in filled]
-
     def loss(step: int) -> Tensor:
-        optimiser.rates.copy_(torch.tensor(rates(step)).unsqueeze(1))
+        rates = [learning_rate(member.config, step - 1) for member in filled]
+        optimiser.rates.copy_(torch.tensor(rates).unsqueeze(1))
         optimiser.step_number = step
         batch = next(coming)
         with precise(device, precision):
@@ -125,7 +125,7 @@ def train_pack(
             average.update(lag(config.ema_decay, step))
         if step not in row_at:
             return
-        since, now = torch.stack(losses).mean(0).tolist(), rates(step)
+        since = torch.stack(losses).mean(0).tolist()
         losses.clear()
         for place, member in enumerate(members):
             if not math.isfinite(since[place]) and place not in ended:
@@ -135,12 +135,7 @@ def train_pack(
                 )
             if place in ended:
                 continue
-            row = {
-                "step": step,
-                "loss": since[place],
-                "learning_rate": now[place],
-                "images_seen": step * config.batch,
-            }
+            row = history_row(member.config, step, since[place])
             if eval is not None and step in evaluate_at:
                 row |= eval(average.module.member(place))
             histories[place].append(row)
@@ -198,16 +193,8 @@ def _together(
     config = filled[0].config
     owners = [(id(member.data), member.seed) for member in filled]
     streams = {
-        owner: Batches(
-            member.data,
-            space=space,
-            batch=config.batch,
-            generated_fraction=config.generated_fraction,
-            augment=config.augment,
-            distil=method is not None and "logits" in method.needs,
-            teacher=teacher,
-            seed=member.seed,
-            device=device,
+        owner: batches_of(
+            member.data, config, space, method, teacher, seed=member.seed, device=device
         ).of(config.steps, first=first)
         for owner, member in zip(owners, filled, strict=True)
     }

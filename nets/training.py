@@ -121,17 +121,7 @@ def train_network(
     average = MovingAverage(network)
     trained = [network] if module is None else [network, placed(module, device).train()]
     optimiser = _optimiser([weight for part in trained for weight in part.parameters()], config)
-    batches = Batches(
-        data,
-        space=space,
-        batch=config.batch,
-        generated_fraction=config.generated_fraction,
-        augment=config.augment,
-        distil=method is not None and "logits" in method.needs,
-        teacher=teacher,
-        seed=seed,
-        device=device,
-    )
+    batches = batches_of(data, config, space, method, teacher, seed=seed, device=device)
     parts: Parts = {"network": network, "average": average.module, "optimiser": optimiser}
     if module is not None:
         parts = {**parts, "method": module}
@@ -160,12 +150,7 @@ def train_network(
             average.update(lag(config.ema_decay, step))
         if step not in row_at:
             return
-        row = {
-            "step": step,
-            "loss": _mean(losses, step, config),
-            "learning_rate": learning_rate(config, step - 1),
-            "images_seen": step * config.batch,
-        }
+        row = history_row(config, step, _mean(losses, step, config))
         losses.clear()
         if eval is not None and step in evaluate_at:
             row |= eval(average.module)
@@ -177,6 +162,40 @@ def train_network(
 
     minimise(loss, optimiser, until or config.steps, first=done, after=after)
     return average.module, history
+
+
+def batches_of(
+    data: TrainingData,
+    config: StudentTraining,
+    space: LabelSpace,
+    method: Method | None,
+    teacher: Teacher | None,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Batches:
+    """The batches of a training by these settings, with what its method needs."""
+    return Batches(
+        data,
+        space=space,
+        batch=config.batch,
+        generated_fraction=config.generated_fraction,
+        augment=config.augment,
+        distil=method is not None and "logits" in method.needs,
+        teacher=teacher,
+        seed=seed,
+        device=device,
+    )
+
+
+def history_row(config: StudentTraining, step: int, loss: float) -> dict[str, float]:
+    """A row of a history after `step` steps, without the figures of an evaluation."""
+    return {
+        "step": step,
+        "loss": loss,
+        "learning_rate": learning_rate(config, step - 1),
+        "images_seen": step * config.batch,
+    }
 
 
 def first_network(
