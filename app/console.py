@@ -45,9 +45,8 @@ class Console:
         """A `progress(done, total, values)` to call from a long piece of work, in this process.
 
         On a terminal a bar with rate, time left and the values appears after two seconds;
-        elsewhere a line is printed about every ten. Tasks may be nested, and stand
-        side by side in threads. A task that ends well
-        leaves one line with its count and time.
+        elsewhere a line is printed about every ten. Tasks may be nested, and stand side by side in
+        threads. A task that ends well leaves one line with its count and time.
         """
         pace = Pace(self._clock)
         show = self._bar if self._rich.is_interactive and not self._json else self._lines

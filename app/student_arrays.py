@@ -14,9 +14,7 @@ from cgankd.shardset.tables import read_logits
 
 
 def write_reals(ctx: Context) -> Path:
-    """The folder of the images that students train on, mapped by every worker; the real ones are in
-    it.
-    """
+    """The folder of the images that students train on, with the real ones in it."""
     data = ctx.data
     fields = {
         **ctx.real_fields,
@@ -38,7 +36,7 @@ def write_reals(ctx: Context) -> Path:
 
 
 def write_arrays(ctx: Context) -> Path:
-    """The same folder; the pool's images, decoded once, are in it too."""
+    """The same folder, with the pool's images in it too."""
     fields = {
         "pool": ctx.run.read_facts("pool", PoolFacts).manifest_sha256,
         "scores": ctx.run.read_facts("scores", ScoreFacts).sha256,

@@ -79,8 +79,8 @@ def images_seen(arm: Arm, init: Init, steps: int, batch: int) -> int:
 
 
 def promising(figures: Mapping[Setting, Rows], images: int) -> list[Setting]:
-    """The settings that go on, in their order, by figures on so many validation images on the
-    way.
+    """The settings that go on, in their order, by figures that a part of the steps reached on so
+    many validation images.
 
     The better half, rounded up, by what `choose` goes by, and those that are behind the best by at
     most a quarter of a standard error: in few images that is luck. Settings that diverged are out;
