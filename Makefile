@@ -35,9 +35,10 @@ evidence: install ## measure what curated sets are worth; takes hours
 
 install: .venv/dev ## make .venv with everything in it, the contributors' tools included
 
-# What the pipeline needs, and what contributors need besides; either way one call of pip. Modules
-# are compiled when they are first imported: most of what is installed never is.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# What the pipeline needs, and what contributors need besides; either way one call of pip. It compiles
+# all modules: where Python may not write them (PYTHONDONTWRITEBYTECODE, as in many containers), each
+# process would compile torch anew, for over a second.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
