@@ -35,17 +35,20 @@ evidence: install ## measure what curated sets are worth; takes hours
 
 install: .venv/dev ## make .venv with everything in it, the contributors' tools included
 
-# What the pipeline needs, and what contributors need besides; either way one call of pip. It compiles
-# all modules: where Python may not write them (PYTHONDONTWRITEBYTECODE, as in many containers), each
-# process would compile torch anew, for over a second.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What the pipeline needs, and what contributors need besides; either way one call of pip. Modules are
+# compiled afterwards on all cores, for pip does it on one; not at all would cost each process over a
+# second where Python may not write them itself (PYTHONDONTWRITEBYTECODE, as in many containers).
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+COMPILE = $(BIN)/python -m compileall -qq -j 0 .venv/lib || true # some packages hold files for others
 
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.[cpu]'
+	$(COMPILE)
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.[cpu,dev]'
+	$(COMPILE)
 	touch .venv/runtime $@
